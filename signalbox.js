@@ -1,0 +1,13 @@
+#!/usr/bin/env node
+// The command's front door, in plain JavaScript so that any Node can read it: it checks the runtime in one line, then
+// hands over. Node does not strip types below node_modules, so an installed package runs the compiled copy in dist/.
+const nodeMajorMin = 24
+if (Number(process.versions.node.split('.')[0]) < nodeMajorMin) {
+  process.stderr.write(
+    `signalbox needs Node >= ${nodeMajorMin}, and this is ${process.versions.node}; in a clone use "npx signalbox", which runs the Node the project carries\n`,
+  )
+  process.exitCode = 64
+} else {
+  const installed = import.meta.url.includes('/node_modules/')
+  await import(installed ? './dist/cli/main.js' : './cli/main.ts')
+}

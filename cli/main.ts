@@ -1,0 +1,44 @@
+// The command `signalbox`. Each sub-command lives beside what it commands; this file only gathers them, and turns every
+// failure into one clear line and an exit code.
+import { readFileSync } from 'node:fs'
+import { Command, CommanderError } from 'commander'
+import { demoCommand } from '../demo/command.ts'
+import { replayCommand } from '../replay/command.ts'
+import { explainCommand } from './explain.ts'
+import { migrateCommand } from './migrate.ts'
+import { collectorCommand, routerCommand, upCommand } from './serve.ts'
+
+const usageExitCode = 64
+
+const packageFile = new URL(import.meta.url.endsWith('.ts') ? '../package.json' : '../../package.json', import.meta.url)
+const { version } = JSON.parse(readFileSync(packageFile, 'utf8')) as { version: string }
+
+const program = new Command('signalbox')
+  .description('An LLM router that explains every routing decision, and replays captured traffic under another policy.')
+  .version(version)
+  .addHelpText('after', '\nStart here:\n  signalbox demo')
+for (const command of [
+  upCommand(),
+  routerCommand(),
+  collectorCommand(),
+  migrateCommand(),
+  demoCommand(),
+  explainCommand(),
+  replayCommand(),
+])
+  program.addCommand(command)
+
+const everyCommand = (command: Command): Command[] => [command, ...command.commands.flatMap(everyCommand)]
+for (const command of everyCommand(program)) command.exitOverride().showHelpAfterError('(--help shows what it takes)')
+
+try {
+  await program.parseAsync()
+} catch (error) {
+  if (error instanceof CommanderError) process.exitCode = error.exitCode === 0 ? 0 : usageExitCode
+  else {
+    const { message, code, stack } = error as Error & { code?: string }
+    // A failure with a code has a message for people; anything else is ours to debug.
+    process.stderr.write(`signalbox: ${code ? message : stack}\n`)
+    process.exitCode = code === 'config-invalid' || code === 'policy-invalid' ? usageExitCode : 1
+  }
+}

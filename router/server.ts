@@ -1,0 +1,150 @@
+// The router's front: its express routes, and starting and stopping it.
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import express, { type ErrorRequestHandler, type Request, type Response } from 'express'
+import type { Logger } from 'pino'
+import { z } from 'zod'
+import { answerChat, type Core } from './answer.ts'
+import type { Config } from './config.ts'
+import { callerOf, readBody } from './intake.ts'
+import { issueText } from './policy/yaml.ts'
+import { errorBody } from './reply.ts'
+import { startTelemetry, type Telemetry } from './telemetry.ts'
+import { Upstream } from './upstream.ts'
+
+/** How long closing waits for requests in flight. */
+const drainMsMax = 10_000
+const keepAliveMs = 65_000
+
+export type Router = {
+  readonly url: string
+  readonly telemetry: Telemetry
+  readonly close: () => Promise<void>
+}
+
+const feedbackSchema = z.strictObject({
+  decision_id: z.uuid(),
+  score: z.union([z.number().min(0).max(1), z.boolean()]),
+  name: z.string().min(1).max(100).default('quality'),
+  comment: z.string().max(4000).default(''),
+})
+
+const invalid = (response: Response, status: number, message: string, code: string): void => {
+  response.status(status).json(errorBody(message, 'invalid_request_error', code))
+}
+
+const takeFeedback = async ({ config, telemetry }: Core, request: Request, response: Response): Promise<void> => {
+  const caller = callerOf(request.headers, config.keys)
+  if ('status' in caller) return invalid(response, caller.status, caller.message, caller.code)
+  const raw = await readBody(request)
+  if (typeof raw !== 'string') return invalid(response, raw.status, raw.message, raw.code)
+  let json: unknown
+  try {
+    json = JSON.parse(raw)
+  } catch (error) {
+    return invalid(response, 400, `the body is not JSON: ${(error as Error).message}`, 'invalid_json')
+  }
+  const parsed = feedbackSchema.safeParse(json)
+  if (!parsed.success)
+    return invalid(response, 400, parsed.error.issues.map((issue) => issueText(issue, json)).join('; '), 'invalid_body')
+  const { decision_id: decisionId, score, name, comment } = parsed.data
+  telemetry.feedback({ decisionId, name, score: Number(score), comment })
+  response.status(202).json({ accepted: true })
+}
+
+const modelList = ({ targets }: Config) => ({
+  object: 'list',
+  data: [
+    { id: 'auto', object: 'model', created: 0, owned_by: 'signalbox' },
+    ...targets.map(({ model, provider }) => ({ id: model, object: 'model', created: 0, owned_by: provider.name })),
+  ],
+})
+
+const routes = [
+  'POST /v1/chat/completions',
+  'POST /v1/feedback',
+  'GET /v1/models',
+  'GET /healthz',
+  'GET /readyz',
+] as const
+
+const appFor = (core: Core, closing: () => boolean): express.Express => {
+  const app = express()
+  app.disable('x-powered-by')
+  app.disable('etag')
+  app.post('/v1/chat/completions', (request, response) => answerChat(core, request, response))
+  app.post('/v1/feedback', (request, response) => takeFeedback(core, request, response))
+  app.get('/v1/models', (request, response) => {
+    const caller = callerOf(request.headers, core.config.keys)
+    if ('status' in caller) invalid(response, caller.status, caller.message, caller.code)
+    else response.json(modelList(core.config))
+  })
+  app.get('/healthz', (_, response) => {
+    response.json({ ok: true })
+  })
+  app.get('/readyz', (_, response) => {
+    const { name, hash } = core.config.policy
+    response
+      .status(closing() ? 503 : 200)
+      .json({ ready: !closing(), policy: { name, hash }, spans: core.telemetry.counts() })
+  })
+  app.use((request, response) => {
+    invalid(
+      response,
+      404,
+      `there is no ${request.method} ${request.path}; there are: ${routes.join(', ')}`,
+      'not_found',
+    )
+  })
+  const failed: ErrorRequestHandler = (error, _request, response, _next) => {
+    core.log.error(error, 'a request failed inside the router')
+    if (response.headersSent) response.destroy()
+    else response.status(500).json(errorBody('the router failed; its log says more', 'server_error', 'internal'))
+  }
+  app.use(failed)
+  return app
+}
+
+/** Starts the router of a configuration. Port 0 takes any free one; `url` says which. Rejects when it is taken. */
+export const startRouter = async (config: Config, { log }: { log: Logger }): Promise<Router> => {
+  const telemetry = startTelemetry(
+    config.telemetry && { endpoint: config.telemetry.endpoint, serviceName: config.telemetry.service_name },
+    log,
+  )
+  const core: Core = {
+    config,
+    targets: new Map(config.targets.map((target) => [target.model, target])),
+    upstream: new Upstream(),
+    telemetry,
+    log,
+    inFlight: new Map(),
+    health: new Map(),
+  }
+  let closing = false
+  const server = createServer(
+    { keepAliveTimeout: keepAliveMs },
+    appFor(core, () => closing),
+  )
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject)
+    server.listen(config.listen.port, config.listen.host, resolve)
+  })
+  for (const warning of config.warnings) log.warn(warning)
+  telemetry.policy(config.policy)
+  const { port } = server.address() as AddressInfo
+  const close = async (): Promise<void> => {
+    closing = true
+    const closed = new Promise((resolve) => server.close(resolve))
+    const timer = setTimeout(() => server.closeAllConnections(), drainMsMax)
+    server.closeIdleConnections()
+    await closed
+    clearTimeout(timer)
+    await core.upstream.close()
+    await telemetry.close()
+  }
+  return {
+    url: `http://${config.listen.host.includes(':') ? `[${config.listen.host}]` : config.listen.host}:${port}`,
+    telemetry,
+    close,
+  }
+}

@@ -1,0 +1,185 @@
+// Exchanges become spans: one SERVER span for the request with the decision on it, one CLIENT span per attempt. They are
+// made when the exchange is over, with the times at which things happened, so that a request pays for telemetry once.
+import { randomUUID } from 'node:crypto'
+import {
+  type Context as OtelContext,
+  ROOT_CONTEXT,
+  SpanKind,
+  SpanStatusCode,
+  type Tracer,
+  trace,
+} from '@opentelemetry/api'
+import { OTLPTraceExporter } from '@opentelemetry/exporter-trace-otlp-http'
+import { NodeSDK } from '@opentelemetry/sdk-node'
+import { AlwaysOnSampler } from '@opentelemetry/sdk-trace'
+import type { Logger } from 'pino'
+import { type DeliveryCounts, DeliveryProcessor } from './delivery.ts'
+import { type Attempt, errorType } from './policy/attempt.ts'
+import {
+  type Attributes,
+  attemptToAttributes,
+  attributeNames as n,
+  type Phase,
+  phaseAttribute,
+  spanNames,
+  toAttributes,
+} from './policy/attributes.ts'
+import type { Policy } from './policy/policy.ts'
+import { type DecisionRecord, engineVersion } from './policy/record.ts'
+
+const attributesMax = 512
+
+/** A finished request as telemetry needs it. */
+export type Finished = {
+  readonly record: DecisionRecord
+  readonly attempts: readonly Attempt[]
+  readonly startedAtMs: number
+  readonly latencyMs: number
+  readonly overheadMs: number
+  readonly phasesMs: Partial<Record<Phase, number>>
+  readonly httpStatus: number
+  readonly traceparent: string | undefined
+}
+export type Feedback = {
+  readonly decisionId: string
+  readonly name: string
+  readonly score: number
+  readonly comment: string
+}
+
+export type Telemetry = {
+  readonly finished: (exchange: Finished) => void
+  readonly rejected: (status: number, code: string, startedAtMs: number) => void
+  readonly feedback: (feedback: Feedback) => void
+  readonly policy: (policy: Policy) => void
+  readonly counts: () => DeliveryCounts & { readonly decisions: number }
+  readonly flush: () => Promise<void>
+  readonly close: () => Promise<void>
+}
+
+const route = '/v1/chat/completions'
+const spanName = `POST ${route}`
+const http = { [n.httpMethod]: 'POST', [n.httpRoute]: route, [n.urlPath]: route, [n.urlScheme]: 'http' } as const
+
+const traceparentPattern = /^(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(?:-|$)/
+
+/** The parent that a `traceparent` header names (W3C Trace Context), or the root. */
+const parentOf = (traceparent: string | undefined): OtelContext => {
+  const match = traceparent?.length && traceparent.length < 200 ? traceparentPattern.exec(traceparent) : null
+  if (!match) return ROOT_CONTEXT
+  const [, traceId, spanId, flags] = match as unknown as [string, string, string, string]
+  return trace.setSpanContext(ROOT_CONTEXT, { traceId, spanId, traceFlags: Number.parseInt(flags, 16), isRemote: true })
+}
+
+/** `off` spans cost nothing and count nothing but decisions. */
+const silent = (): Telemetry => {
+  let decisions = 0
+  const nothing = async (): Promise<void> => {}
+  return {
+    finished: () => {
+      decisions += 1
+    },
+    rejected: () => {},
+    feedback: () => {},
+    policy: () => {},
+    counts: () => ({ queued: 0, delivered: 0, dropped: 0, refused: 0, decisions }),
+    flush: nothing,
+    close: nothing,
+  }
+}
+
+const tracerOf = (options: { endpoint: string; serviceName: string }, processor: DeliveryProcessor) => {
+  const sdk = new NodeSDK({
+    serviceName: options.serviceName,
+    autoDetectResources: false,
+    sampler: new AlwaysOnSampler(),
+    spanLimits: { attributeCountLimit: attributesMax },
+    spanProcessors: [processor],
+    metricReaders: [],
+    logRecordProcessors: [],
+    instrumentations: [],
+    textMapPropagator: null,
+  })
+  // The SDK registers itself for the whole process; we take our tracer and give the place back, so that two routers
+  // (or a user's own instrumentation) can live in one process.
+  trace.disable()
+  sdk.start()
+  const tracer = trace.getTracerProvider().getTracer('signalbox')
+  trace.disable()
+  return { sdk, tracer }
+}
+
+const emitAttempt = (tracer: Tracer, parent: OtelContext, attempt: Attempt, decisionId: string): void => {
+  const span = tracer.startSpan(
+    `chat ${attempt.upstreamModel}`,
+    {
+      kind: SpanKind.CLIENT,
+      startTime: attempt.startedAtMs,
+      attributes: attemptToAttributes(attempt, decisionId),
+    },
+    parent,
+  )
+  if (attempt.error && attempt.error.kind !== 'client-abort')
+    span.setStatus({ code: SpanStatusCode.ERROR, message: errorType(attempt.error) })
+  span.end(attempt.startedAtMs + attempt.durationMs)
+}
+
+const emitFinished = (tracer: Tracer, exchange: Finished, epoch: string, seq: number): void => {
+  const { record, attempts, startedAtMs, latencyMs, httpStatus } = exchange
+  const attributes: Attributes = {
+    ...http,
+    ...toAttributes(record),
+    [n.httpStatus]: httpStatus,
+    [n.epoch]: epoch,
+    [n.seq]: seq,
+    [n.overheadMs]: exchange.overheadMs,
+  }
+  for (const [phase, ms] of Object.entries(exchange.phasesMs)) attributes[phaseAttribute(phase as Phase)] = ms
+  const parent = parentOf(exchange.traceparent)
+  const span = tracer.startSpan(spanName, { kind: SpanKind.SERVER, startTime: startedAtMs, attributes }, parent)
+  // A failure that a fallback repaired marks the attempt, not the request; a 4xx is the caller's.
+  if (httpStatus >= 500 || record.outcome?.status === 'upstream-cut')
+    span.setStatus({ code: SpanStatusCode.ERROR, message: record.outcome?.error_type ?? '' })
+  const within = trace.setSpan(parent, span)
+  for (const attempt of attempts) emitAttempt(tracer, within, attempt, record.id)
+  span.end(startedAtMs + latencyMs)
+}
+
+/** Starts telemetry to an OTLP/HTTP endpoint, or none at all. */
+export const startTelemetry = (options: { endpoint: string; serviceName: string } | false, log: Logger): Telemetry => {
+  if (!options) return silent()
+  const exporter = new OTLPTraceExporter({ url: new URL('/v1/traces', options.endpoint).href })
+  const processor = new DeliveryProcessor(exporter, log)
+  const { sdk, tracer } = tracerOf(options, processor)
+  const epoch = randomUUID()
+  let seq = 0
+  const instant = (name: string, attributes: Attributes): void =>
+    tracer.startSpan(name, { kind: SpanKind.INTERNAL, attributes }, ROOT_CONTEXT).end()
+  return {
+    finished: (exchange) => {
+      seq += 1
+      emitFinished(tracer, exchange, epoch, seq)
+    },
+    rejected: (status, code, startedAtMs) => {
+      const attributes = { ...http, [n.httpStatus]: status, [n.errorType]: code }
+      tracer.startSpan(spanName, { kind: SpanKind.SERVER, startTime: startedAtMs, attributes }, ROOT_CONTEXT).end()
+    },
+    feedback: ({ decisionId, name, score, comment }) =>
+      instant(spanNames.evaluation, {
+        [n.decisionId]: decisionId,
+        [n.evaluationName]: name,
+        [n.evaluationScore]: score,
+        [n.evaluationExplanation]: comment,
+      }),
+    policy: ({ name, hash, source }) =>
+      instant(spanNames.policy, {
+        [n.policyName]: name,
+        [n.policyHash]: hash,
+        [n.policySource]: source,
+        [n.policyEngine]: engineVersion,
+      }),
+    counts: () => ({ ...processor.counts, decisions: seq }),
+    flush: () => processor.forceFlush(),
+    close: () => sdk.shutdown(),
+  }
+}

@@ -85,5 +85,5 @@ export const serveUntilStopped = async (urls: object, close: () => Promise<void>
     tell?.(urls)
   })
   await close()
-  if (process.connected) process.disconnect()
+  if (process.connected) process.disconnect?.()
 }

@@ -2,11 +2,6 @@
 // failure into one clear line and an exit code.
 import { readFileSync } from 'node:fs'
 import { Command, CommanderError } from 'commander'
-import { demoCommand } from '../demo/command.ts'
-import { replayCommand } from '../replay/command.ts'
-import { explainCommand } from './explain.ts'
-import { migrateCommand } from './migrate.ts'
-import { collectorCommand, routerCommand, upCommand } from './serve.ts'
 
 const usageExitCode = 64
 
@@ -17,16 +12,19 @@ const program = new Command('signalbox')
   .description('An LLM router that explains every routing decision, and replays captured traffic under another policy.')
   .version(version)
   .addHelpText('after', '\nStart here:\n  signalbox demo')
-for (const command of [
-  upCommand(),
-  routerCommand(),
-  collectorCommand(),
-  migrateCommand(),
-  demoCommand(),
-  explainCommand(),
-  replayCommand(),
-])
-  program.addCommand(command)
+/** Loaded when asked for, so that a router does not carry the chart library of a report. */
+const commands: Readonly<Record<string, () => Promise<Command>>> = {
+  up: async () => (await import('./serve.ts')).upCommand(),
+  router: async () => (await import('./serve.ts')).routerCommand(),
+  collector: async () => (await import('./serve.ts')).collectorCommand(),
+  migrate: async () => (await import('./migrate.ts')).migrateCommand(),
+  demo: async () => (await import('../demo/command.ts')).demoCommand(),
+  explain: async () => (await import('./explain.ts')).explainCommand(),
+  replay: async () => (await import('../replay/command.ts')).replayCommand(),
+}
+const asked = process.argv[2] ?? ''
+const loading = Object.hasOwn(commands, asked) ? [commands[asked]] : Object.values(commands)
+for (const load of loading) if (load) program.addCommand(await load())
 
 const everyCommand = (command: Command): Command[] => [command, ...command.commands.flatMap(everyCommand)]
 for (const command of everyCommand(program)) command.exitOverride().showHelpAfterError('(--help shows what it takes)')

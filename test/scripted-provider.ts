@@ -89,8 +89,8 @@ export const sse =
     response.writeHead(200, { 'content-type': 'text/event-stream; charset=utf-8' })
     response.write(chunk(body.model, { role: 'assistant', content: '' }))
     for (const [at, piece] of pieces.entries()) {
-      if (at === cutAfter) return void response.destroy()
       if (gapMs > 0) await new Promise((resolve) => setTimeout(resolve, gapMs))
+      if (at === cutAfter) return void response.destroy()
       if (response.destroyed) return
       response.write(chunk(body.model, { content: piece }))
     }

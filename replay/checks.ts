@@ -1,0 +1,110 @@
+// The diagnostics as a list of checks: each a name, what was found, what was wanted, and whether it holds. The terminal
+// shows them as ✓ and ✗, the HTML report as lights.
+
+import { missingShareMax } from './evaluate.ts'
+import { disagreementSeMax, essDecidesFrom, essRefusedBelow, unsupportedMassMax } from './gate.ts'
+import { metrics } from './metrics.ts'
+import type { Replay } from './run.ts'
+import { armName, count, percent, reproducedShare } from './words.ts'
+
+export type Check = { readonly name: string; readonly found: string; readonly state: 'good' | 'warning' | 'bad' }
+
+export const checksOf = (replay: Replay): Check[] => [
+  fidelity(replay),
+  ...(replay.rows > 0 ? [effectiveSize(replay), change(replay), support(replay), audit(replay), weights(replay)] : []),
+  ...agreement(replay),
+  ...missing(replay),
+  ...duplicates(replay),
+]
+
+const fidelity = ({ verification, options }: Replay): Check => {
+  const { records, reproduced, differing, unverifiable } = verification
+  const trusted = unverifiable > 0 && differing === 0 && options.trustPropensities
+  const open = unverifiable > 0 ? `; ${count(unverifiable)} could not be decided again` : ''
+  return {
+    name: 'fidelity',
+    found: `${reproducedShare(verification)} % of ${count(records)} decisions come out as logged, to the bit${open}${trusted ? ' and are taken on trust' : ''}`,
+    state: trusted ? 'warning' : records > 0 && reproduced === records ? 'good' : 'bad',
+  }
+}
+
+const effectiveSize = ({ diagnostics, rows, sessions }: Replay): Check => {
+  const { ess } = diagnostics.effective
+  const clusters = sessions < rows ? ` in ${count(sessions)} sessions` : ''
+  return {
+    name: 'effective sample',
+    found: `${count(ess)} of ${count(rows)} rows${clusters} (${percent(ess / rows)}); a verdict needs ${essDecidesFrom}`,
+    state: ess >= essDecidesFrom ? 'good' : ess >= essRefusedBelow ? 'warning' : 'bad',
+  }
+}
+
+const change = ({ diagnostics }: Replay): Check => {
+  const { change: size, changedRows } = diagnostics
+  if (changedRows === 0)
+    return { name: 'evidence of change', found: 'the candidate changes no probability', state: 'warning' }
+  return {
+    name: 'evidence of change',
+    found: `${count(size.ess)} effective rows speak for what the candidate does more often; a verdict needs ${essRefusedBelow}`,
+    state: size.ess >= essRefusedBelow ? 'good' : 'warning',
+  }
+}
+
+const support = ({ diagnostics }: Replay): Check => ({
+  name: 'support',
+  found: `${percent(diagnostics.unsupported.mass)} of the candidate's traffic was never tried; the limit is ${percent(unsupportedMassMax)}`,
+  state:
+    diagnostics.unsupported.mass > unsupportedMassMax ? 'bad' : diagnostics.unsupported.mass > 0 ? 'warning' : 'good',
+})
+
+const audit = ({ diagnostics: { audits } }: Replay): Check => {
+  const worst = audits.filter(({ judged }) => judged).toSorted((a, b) => deviation(b) - deviation(a))[0]
+  const skipped = audits.filter(({ judged }) => !judged).length
+  const name = worst?.arm === null || worst === undefined ? 'the candidate' : armName(worst.arm)
+  return {
+    name: 'weight audit',
+    found: worst
+      ? `mean weights are 1 within 3 SE; farthest: ${name} ${worst.mean.toFixed(3)} ± ${worst.se.toFixed(3)}${skipped > 0 ? `; ${skipped} arms too rare to judge` : ''}`.replace(
+          'are 1',
+          audits.every(({ ok }) => ok) ? 'are 1' : 'are NOT all 1',
+        )
+      : 'no arm was likely enough to be judged',
+    state: audits.every(({ ok }) => ok) ? 'good' : 'bad',
+  }
+}
+
+const deviation = ({ mean, se }: { mean: number; se: number }): number => (se > 0 ? Math.abs(mean - 1) / se : 0)
+
+const weights = ({ diagnostics: { weightMax, weightTopShare } }: Replay): Check => ({
+  name: 'weights',
+  found: `the largest is ${weightMax.toPrecision(3)}; the heaviest 1 % of rows carry ${percent(weightTopShare)} of the weight`,
+  state: weightTopShare > 0.5 ? 'warning' : 'good',
+})
+
+const agreement = ({ metrics: results, options }: Replay): Check[] =>
+  results
+
+    .filter(
+      ({ metric, disagreementSe }) =>
+        Number.isFinite(disagreementSe) && (metric === options.goal || metric === 'quality'),
+    )
+    .map(({ metric, disagreementSe, estimators }) => ({
+      name: 'DR and SNIPS agree',
+      found: `${metrics[metric].title}: ${metrics[metric].say(estimators.dr.value)} and ${metrics[metric].say(estimators.snips.value)}, ${disagreementSe.toFixed(1)} SE apart; the limit is ${disagreementSeMax}`,
+      state: disagreementSe <= disagreementSeMax ? 'good' : 'bad',
+    }))
+
+const missing = ({ metrics: results, rows: all }: Replay): Check[] =>
+  results
+    .filter(({ missing: absent }) => absent > 0)
+    .map(({ metric, missing: absent, missingShare, rows }) => ({
+      name: 'missing outcomes',
+      found:
+        `${metrics[metric].title}: ${count(absent)} of ${count(all)} rows (${percent(missingShare)}) have none` +
+        (missingShare > missingShareMax ? `; the figure speaks for the ${count(rows)} that have` : ''),
+      state: missingShare > missingShareMax ? 'warning' : 'good',
+    }))
+
+const duplicates = ({ duplicates: dropped }: Replay): Check[] =>
+  dropped === 0
+    ? []
+    : [{ name: 'duplicates', found: `${count(dropped)} records repeat an id and were left out`, state: 'warning' }]

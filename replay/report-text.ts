@@ -1,0 +1,176 @@
+// The report for a terminal: the verdict first, then where the evidence comes from, the figures, the checks, and what would
+// help. Colours only when asked for; every line makes sense without them.
+import { styleText } from 'node:util'
+import { checksOf } from './checks.ts'
+import { metrics } from './metrics.ts'
+import type { Replay } from './run.ts'
+import type { Verification } from './verify.ts'
+import {
+  armName,
+  causeText,
+  count,
+  differenceText,
+  duration,
+  figuresOf,
+  findingText,
+  percent,
+  plain,
+  refusalText,
+  remedyText,
+  reproducedShare,
+  shortHash,
+  verdictSentence,
+} from './words.ts'
+
+const barWidth = 40
+const movesShown = 5
+const lineWidth = 100
+
+export type TextOptions = { readonly colour: boolean }
+type Style = Parameters<typeof styleText>[0]
+type Paint = (style: Style, text: string) => string
+
+const painter =
+  ({ colour }: TextOptions): Paint =>
+  (style, text) =>
+    colour ? styleText(style, text, { validateStream: false }) : text
+
+const verdictStyle: Readonly<Record<Replay['verdict']['kind'], Style>> = {
+  promote: ['bold', 'green'],
+  reject: ['bold', 'red'],
+  inconclusive: ['bold', 'yellow'],
+  refused: ['bold', 'magenta'],
+}
+
+/** Control characters cannot reach the terminal: names come from policy files and logs. */
+const safe = (text: string): string => text.replace(/[\p{Cc}\p{Cf}]/gu, (c) => (c === '\n' ? ' ' : '�'))
+
+/** Breaks at spaces, continuing with an indent. */
+const wrap = (text: string, indent: string): string => {
+  const lines: string[] = []
+  let line = ''
+  for (const word of text.split(' ')) {
+    if (line !== '' && line.length + word.length + 1 > lineWidth - indent.length) {
+      lines.push(line)
+      line = word
+    } else line = line === '' ? word : `${line} ${word}`
+  }
+  return [...lines, line].join(`\n${indent}`)
+}
+
+export const reportText = (replay: Replay, options: TextOptions): string => {
+  const paint = painter(options)
+  const sections = [
+    paint(verdictStyle[replay.verdict.kind], wrap(safe(verdictSentence(replay)), '')),
+    subject(replay),
+    ...(replay.rows > 0 ? [evidence(replay, paint), table(replay, paint), moves(replay)] : []),
+    checks(replay, paint),
+    conditions(replay, paint),
+    remedies(replay),
+  ]
+  return `${sections.filter((section) => section !== '').join('\n\n')}\n`
+}
+
+const subject = ({ candidate, production, rows, window, options }: Replay): string => {
+  const logged = production.map(
+    ({ name, hash, rows: decided }) => `${safe(name)} ${shortHash(hash)} (${count(decided)} rows)`,
+  )
+  const span = window
+    ? `, ${window.from.slice(0, 16).replace('T', ' ')} to ${window.to.slice(0, 16).replace('T', ' ')} UTC`
+    : ''
+  const rate = window?.rowsPerDay ? ` (${duration(rows / window.rowsPerDay)})` : ''
+  return [
+    `candidate   ${safe(candidate.name)} ${shortHash(candidate.hash)}`,
+    `production  ${logged.join(', ') || '(none)'}`,
+    `evidence    ${count(rows)} decisions${span}${rate}`,
+    `gate        ${metrics[options.goal].title.split(',')[0]} better; quality and failures at most ${options.margin} worse; 95 % intervals`,
+  ].join('\n')
+}
+
+const evidence = ({ shares }: Replay, paint: Paint): string => {
+  const estimated = Math.round(shares.estimated * barWidth)
+  const unsupported = Math.round(shares.unsupported * barWidth)
+  const observed = Math.max(0, barWidth - estimated - unsupported)
+  const bar =
+    paint('green', '█'.repeat(observed)) +
+    paint('cyan', '▓'.repeat(estimated)) +
+    paint('magenta', '░'.repeat(unsupported))
+  const parts = [
+    `█ ${percent(shares.observed)} observed (same choice, outcome reused)`,
+    `▓ ${percent(shares.estimated)} estimated`,
+    ...(shares.unsupported > 0 ? [`░ ${percent(shares.unsupported)} never tried`] : []),
+  ]
+  return `${bar}  ${parts.join('  ')}`
+}
+
+const table = (replay: Replay, paint: Paint): string => {
+  const results = replay.metrics.filter(({ rows: known }) => known > 0)
+  const rows = results.map((result) => {
+    const { production, candidate, difference, interval, relative } = figuresOf(replay, result)
+    return [metrics[result.metric].title, production, candidate, difference, interval, relative]
+  })
+  const header = ['per request', 'production', 'candidate', 'difference', '95 % interval', '']
+  const widths = header.map((title, at) => Math.max(...[header, ...rows].map((row) => (row[at] ?? title).length)))
+  const line = (cells: readonly string[]) =>
+    cells
+      .map((cell, at) => (at === 0 ? cell.padEnd(widths[at] ?? 0) : cell.padStart(widths[at] ?? 0)))
+      .join('   ')
+      .trimEnd()
+  const logged = results.map(({ metric, logged: mean }) => `${plain[metric]} ${metrics[metric].say(mean.value)}`)
+  return [paint('bold', line(header)), ...rows.map(line), paint('dim', `as logged: ${logged.join(' · ')}`)].join('\n')
+}
+
+const moves = ({ moves: all, shares, rows }: Replay): string => {
+  if (all.length === 0) return ''
+  const shown = all.slice(0, movesShown)
+  const width = Math.max(...shown.map(({ count: n }) => count(n).length))
+  const list = shown.map(
+    ({ from, to, count: n }) => `  ${count(n).padStart(width)}  ${safe(armName(from))} → ${safe(armName(to))}`,
+  )
+  return [`${percent(1 - shares.observed)} of ${count(rows)} decisions change; most of all:`, ...list].join('\n')
+}
+
+const marks = { good: ['green', '✓'], warning: ['yellow', '!'], bad: ['red', '✗'] } as const
+
+const checks = (replay: Replay, paint: Paint): string =>
+  checksOf(replay)
+    .map(({ name, found, state }) => {
+      const [style, mark] = marks[state]
+      return `${paint(style, mark)} ${name.padEnd(20)} ${wrap(safe(found), ' '.repeat(23))}`
+    })
+    .join('\n')
+
+const conditions = (replay: Replay, paint: Paint): string => {
+  const { refusals, findings, kind } = replay.verdict
+  if (kind === 'refused')
+    return [
+      'Why there is no verdict:',
+      ...refusals.map((refusal) => `${paint('red', '✗')} ${wrap(safe(refusalText(refusal)), '  ')}`),
+    ].join('\n')
+  const mark = { held: marks.good, harm: marks.bad, open: ['yellow', '?'] as const }
+  return findings
+    .map((finding) => {
+      const [style, sign] = mark[finding.result]
+      return `${paint(style, sign)} ${wrap(safe(findingText(replay, finding)), '  ')}`
+    })
+    .join('\n')
+}
+
+const remedies = ({ verdict }: Replay): string =>
+  verdict.remedies.length === 0
+    ? ''
+    : ['What would help:', ...verdict.remedies.map((remedy) => `→ ${wrap(safe(remedyText(remedy)), '  ')}`)].join('\n')
+
+/** The report of `replay verify`. */
+export const verificationText = (verification: Verification, options: TextOptions): string => {
+  const paint = painter(options)
+  const { records, reproduced, unverifiable, groups } = verification
+  const good = records > 0 && reproduced === records
+  const open = unverifiable > 0 ? ` ${count(unverifiable)} could not be decided again.` : ''
+  const head = `${paint(good ? 'green' : 'red', good ? '✓' : '✗')} ${reproducedShare(verification)} % of ${count(records)} decisions come out as logged: choice, plan, exclusions, scores and probabilities, to the bit.${open}`
+  const list = groups.flatMap(({ cause, count: n, examples }) => [
+    `  ${count(n)} × ${safe(causeText(cause))}`,
+    ...(cause.kind === 'field' ? examples.map((example) => `      ${safe(differenceText(example))}`) : []),
+  ])
+  return `${[head, ...list].join('\n')}\n`
+}

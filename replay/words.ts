@@ -1,0 +1,250 @@
+// The one place where findings, refusals and remedies become words; the terminal and the HTML report both speak from here.
+import type { Estimate } from './estimators.ts'
+import type { MetricResult } from './evaluate.ts'
+import {
+  disagreementSeMax,
+  essDecidesFrom,
+  essRefusedBelow,
+  type Finding,
+  type Refusal,
+  unsupportedMassMax,
+} from './gate.ts'
+import { type MetricName, metrics } from './metrics.ts'
+import type { Remedy } from './remedy.ts'
+import type { Replay } from './run.ts'
+import type { Cause, Difference, Verification } from './verify.ts'
+
+const armsNamedMax = 4
+const nameLengthMax = 60
+
+/** 12,345 */
+export const count = (value: number): string => Math.round(value).toLocaleString('en-US')
+/** A share in percent, with the digits its size calls for. */
+export const percent = (share: number): string => {
+  const value = share * 100
+  return `${value !== 0 && Math.abs(value) < 10 ? value.toFixed(1) : value.toFixed(0)} %`.replace('-', '−')
+}
+export const shortHash = (hash: string): string => (hash === '' ? 'no hash' : hash.replace('sha256:', '').slice(0, 8))
+export const armName = (arm: string): string => (arm === '' ? '(no model)' : arm)
+const short = (name: string): string => (name.length > nameLengthMax ? `${name.slice(0, nameLengthMax - 1)}…` : name)
+export const plain: Readonly<Record<MetricName, string>> = {
+  cost_usd: 'cost',
+  latency_ms: 'latency',
+  quality: 'quality',
+  failed: 'the share of failures',
+}
+
+/** Rounded down, so that 100.000 means all. */
+export const reproducedShare = ({ records, reproduced }: Verification): string =>
+  (records > 0 ? Math.floor((reproduced / records) * 100_000) / 1000 : 0).toFixed(3)
+
+/** A duration in the unit a person would use. */
+export const duration = (days: number): string => {
+  const minutes = days * 24 * 60
+  if (minutes < 1) return 'less than a minute'
+  if (minutes < 120) return `${minutes.toFixed(0)} minutes`
+  if (days < 2) return `${(days * 24).toFixed(0)} hours`
+  return days < 10 ? `${days.toFixed(1)} days` : `${count(days)} days`
+}
+
+export const intervalText = (metric: MetricName, { low, high }: Estimate): string =>
+  `[${metrics[metric].say(low)}, ${metrics[metric].say(high)}]`
+
+const units: Readonly<Record<MetricName, string>> = {
+  cost_usd: ' $ per 1,000 requests',
+  latency_ms: ' ms',
+  quality: '',
+  failed: ' percentage points',
+}
+
+export const signed = (metric: MetricName, value: number): string => {
+  const said = metrics[metric].say(value)
+  return value > 0 && /[1-9]/.test(said) ? `+${said}` : said
+}
+
+/** The difference relative to production; empty where that says nothing. */
+export const relative = (difference: number, production: number): string =>
+  production > 0 && Number.isFinite(difference / production)
+    ? `${difference > 0 ? '+' : ''}${percent(difference / production)}`
+    : ''
+
+const resultOf = (replay: Replay, metric: MetricName) => replay.metrics.find((result) => result.metric === metric)
+
+/** The verdict and why, in one sentence. */
+export const verdictSentence = (replay: Replay): string => {
+  const { verdict, candidate } = replay
+  const name = `'${short(candidate.name)}'`
+  switch (verdict.kind) {
+    case 'refused':
+      return `No verdict on ${name}: the evidence may not be used, because ${refusalReason(verdict.refusals)}.`
+    case 'promote':
+      return `Promote ${name}: ${verdict.findings.map((finding) => shortFinding(replay, finding)).join(', ')}.`
+    case 'reject': {
+      const harm = verdict.findings.filter(({ result }) => result === 'harm')
+      return `Reject ${name}: ${harm.map((finding) => shortFinding(replay, finding)).join(', ')}.`
+    }
+    case 'inconclusive':
+      return `Undecided on ${name}: ${undecidedReason(replay)}.`
+  }
+}
+
+const refusalReason = (refusals: readonly Refusal[]): string => {
+  const [first, ...rest] = refusals
+  if (!first) return 'of an unnamed reason'
+  return refusalText(first) + (rest.length > 0 ? ` (and ${rest.length} more below)` : '')
+}
+
+const undecidedReason = (replay: Replay): string => {
+  const { thin, unchanged, findings } = replay.verdict
+  if (unchanged) return 'it decides every request as production did, with the same probabilities'
+  if (thin?.of === 'all')
+    return `the effective sample size is ${count(thin.ess)}, and a verdict needs ${essDecidesFrom}`
+  if (thin?.of === 'change')
+    return `only ${count(thin.ess)} effective rows speak for what it does differently, and a verdict needs ${essRefusedBelow}`
+  return findings
+    .filter(({ result }) => result === 'open')
+    .map((finding) => shortFinding(replay, finding))
+    .join(', ')
+}
+
+/** What the evidence shows about one condition of the gate, without figures of uncertainty. */
+const shortFinding = (replay: Replay, { metric, role, result, tolerated }: Finding): string => {
+  const outcome = resultOf(replay, metric)
+  const change = outcome ? relative(outcome.difference.value, outcome.production.value).replace(/^[+−]/, '') : ''
+  const margin = `its margin of ${metrics[metric].say(tolerated)}${metric === 'failed' ? ' points' : ''}`
+  const [better, worse] = metrics[metric].better === 'higher' ? ['rises', 'falls'] : ['falls', 'rises']
+  switch (result) {
+    case 'held':
+      return role === 'goal' ? `${plain[metric]} ${better} by ${change}` : `${plain[metric]} stays within ${margin}`
+    case 'harm':
+      return role === 'goal' ? `${plain[metric]} ${worse} by ${change}` : `${plain[metric]} ${worse} beyond ${margin}`
+    case 'open':
+      return role === 'goal'
+        ? `whether ${plain[metric]} ${better} is open`
+        : `whether ${plain[metric]} stays within ${margin} is open`
+  }
+}
+
+/** The same with its interval. */
+export const findingText = (replay: Replay, finding: Finding): string => {
+  const outcome = resultOf(replay, finding.metric)
+  const interval = outcome
+    ? ` (95 % interval ${intervalText(finding.metric, outcome.difference)}${units[finding.metric]})`
+    : ''
+  return shortFinding(replay, finding) + interval
+}
+
+/** Whether the log can say anything about the candidate's value; if not, a figure would be the outcome model's guess. */
+export const isSupported = (replay: Replay, { diagnostics }: MetricResult): boolean =>
+  replay.diagnostics.unsupported.mass <= unsupportedMassMax && diagnostics.effective.ess >= essRefusedBelow
+
+/** The cells of a metric's row: production, candidate, difference, its interval, and relative to production. */
+export const figuresOf = (replay: Replay, result: MetricResult) => {
+  const { metric, production, candidate, difference, bounds } = result
+  const { say } = metrics[metric]
+  if (isSupported(replay, result))
+    return {
+      production: say(production.value),
+      candidate: say(candidate.value),
+      difference: signed(metric, difference.value),
+      interval: intervalText(metric, difference),
+      relative: relative(difference.value, production.value),
+    }
+  const unknown = replay.diagnostics.unsupported.mass > unsupportedMassMax && bounds
+  const clamp = (value: number) => Math.min(1, Math.max(0, value))
+  return {
+    production: say(production.value),
+    candidate: unknown ? `${say(clamp(bounds.low))} to ${say(clamp(bounds.high))}` : '—',
+    difference: '—',
+    interval: '—',
+    relative: '',
+  }
+}
+
+const armList = (arms: readonly { readonly arm: string; readonly mass: number }[]): string => {
+  const named = arms.slice(0, armsNamedMax).map(({ arm, mass }) => `${short(armName(arm))} ${percent(mass)}`)
+  return named.join(', ') + (arms.length > armsNamedMax ? `, and ${arms.length - armsNamedMax} more` : '')
+}
+
+export const refusalText = (refusal: Refusal): string => {
+  switch (refusal.kind) {
+    case 'no-rows':
+      return 'there is not one record to replay'
+    case 'fidelity':
+      return `${count(refusal.differing)} of ${count(refusal.records)} decisions do not come out as logged (${causeText(refusal.groups.find(({ cause }) => cause.kind === 'field' || cause.kind === 'engine-version')?.cause)})`
+    case 'unverifiable':
+      return `${count(refusal.count)} of ${count(refusal.records)} decisions cannot be verified (${causeText(refusal.groups[0]?.cause)})`
+    case 'impossible-probabilities':
+      return `${count(refusal.count)} records carry probabilities that cannot be true (${refusal.example.id}: ${refusal.example.problem})`
+    case 'no-outcomes':
+      return `no record has an outcome for ${plain[refusal.metric]}`
+    case 'zero-support':
+      return `the candidate sends ${percent(refusal.mass)} of the traffic where production never would (${armList(refusal.arms)}), and the limit is ${percent(unsupportedMassMax)}`
+    case 'weight-audit': {
+      const off = `its mean weight is ${refusal.mean.toFixed(3)} ± ${refusal.se.toFixed(3)} and must be 1`
+      if (refusal.metric !== null)
+        return `${plain[refusal.metric]} is known for too uneven a part of the traffic (${refusal.arm === null ? 'candidate' : armName(refusal.arm)}: ${off})`
+      return refusal.arm === null
+        ? `the logged probabilities cannot be true for the candidate's choices: ${off}`
+        : `the logged probabilities of '${short(armName(refusal.arm))}' cannot be true: ${off}`
+    }
+    case 'sample-size':
+      return `the effective sample size for ${plain[refusal.metric]} is ${count(refusal.ess)}, and below ${essRefusedBelow} no interval can be believed`
+    case 'disagreement':
+      return `two estimators of ${plain[refusal.metric]} disagree by ${refusal.se.toFixed(1)} standard errors, more than ${disagreementSeMax} (DR ${metrics[refusal.metric].say(refusal.dr)}, SNIPS ${metrics[refusal.metric].say(refusal.snips)})`
+  }
+}
+
+export const causeText = (cause: Cause | undefined): string => {
+  if (!cause) return 'cause unknown'
+  switch (cause.kind) {
+    case 'no-identity':
+      return `policy '${short(cause.policy)}' was logged without a hash or without an engine version, so there is nothing to decide again with`
+    case 'policy-missing':
+      return `the source of policy '${short(cause.policy)}' ${shortHash(cause.hash)} is not available`
+    case 'policy-unreadable':
+      return `the source of policy '${short(cause.policy)}' ${shortHash(cause.hash)} cannot be used: ${cause.problem}`
+    case 'engine-version':
+      return `decided by engine ${cause.logged}, and this is engine ${cause.running}`
+    case 'field':
+      return `the first field that differs is ${cause.field}`
+  }
+}
+
+export const differenceText = ({ id, path, logged, redecided }: Difference): string =>
+  `${id}: ${path} was ${JSON.stringify(logged)}, comes out ${JSON.stringify(redecided)}`
+
+export const remedyText = (remedy: Remedy): string => {
+  const time = (days: number | null) => (days === null ? '' : `, ${duration(days)} of traffic like this`)
+  switch (remedy.kind) {
+    case 'rows': {
+      if (!Number.isFinite(remedy.rows) || remedy.rows >= 1e9)
+        return 'No number of rows in sight would settle it: the estimate lies on the limit.'
+      const settle = `About ${count(remedy.rows)} more rows${time(remedy.days)} with production exploring as it does`
+      if (remedy.leaning === null) return `${settle} would bring the effective sample size to ${essDecidesFrom}.`
+      return remedy.leaning === 'for'
+        ? `${settle} would settle it with a chance of 80 %; the estimates lean towards the candidate.`
+        : `${settle} would settle it with a chance of 80 %; the estimates lean against the candidate.`
+    }
+    case 'explore':
+      return `Let production try ${remedy.arms.slice(0, armsNamedMax).map(armName).map(short).join(', ')}: with "explore: {rate: ${remedy.rate}, floor: ${remedy.floor}}" a verdict needs about ${count(remedy.rows)} rows${time(remedy.days)}.`
+    case 'reexecute':
+      return `Or ask the candidate's choices anew: about ${count(remedy.calls)} re-executions of changed decisions${remedy.usd === null ? '' : `, about $${remedy.usd.toPrecision(2)}`}.`
+    case 'feedback':
+      return remedy.metric === 'quality'
+        ? 'Send feedback for the answers of every model: POST /v1/feedback {"decision_id", "score"}.'
+        : `Log ${plain[remedy.metric]} for every model: it is null where a price or a measurement is missing.`
+    case 'supply-policies':
+      return 'Give the logged policies with --logged-policy FILE, or replay from the ClickHouse that holds them.'
+    case 'trust':
+      return 'If you vouch for the logged probabilities, --trust-propensities goes on without proof, and the report will say so.'
+    case 'same-engine':
+      return 'Replay with the engine version that decided, or gather records under this one.'
+    case 'fix-snapshot':
+      return 'Find what the field depends on that the record does not hold: signalbox replay verify lists examples.'
+    case 'fix-propensities':
+      return 'More rows will not mend this: find out how the probability of the choice is computed and logged.'
+    case 'check-outcomes':
+      return `More rows may not mend this: check that ${plain[remedy.metric]} is joined to the right decisions, and whether its meaning changed within the window.`
+  }
+}

@@ -14,6 +14,7 @@ app.post('/v1/chat/completions', (request, response) => {
   request.on('data', (chunk: Buffer) => chunks.push(chunk))
   request.on('end', () => {
     const handler: Dispatcher.DispatchHandler = {
+      onRequestStart: () => {},
       onResponseStart: (_, status, headers) =>
         void response.writeHead(status, { 'content-type': String(headers['content-type']) }),
       onResponseData: (_, chunk) => void response.write(chunk),
@@ -31,7 +32,7 @@ app.post('/v1/chat/completions', (request, response) => {
     )
   })
 })
-const server = createServer(app)
+const server = createServer({ keepAliveTimeout: 600_000 }, app)
 server.listen(0, '127.0.0.1', () =>
   process.send?.({ routerUrl: `http://127.0.0.1:${(server.address() as AddressInfo).port}` }),
 )

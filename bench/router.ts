@@ -35,7 +35,7 @@ const answer = Buffer.from(
 )
 
 const listen = async (onRequest: (bytes: Buffer) => Buffer) => {
-  const server = createServer((request, response) => {
+  const server = createServer({ keepAliveTimeout: 600_000 }, (request, response) => {
     const chunks: Buffer[] = []
     request.on('data', (chunk: Buffer) => chunks.push(chunk))
     request.on('end', () => {

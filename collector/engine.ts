@@ -161,7 +161,7 @@ const preparation = (statement: Statement): string[] => {
   for (const [name, value] of Object.entries(statement.parameters ?? {})) settings[`param_${name}`] = value
   const statements = [`SET ${Object.entries(settings).map(setting).join(', ')}`]
   if (statement.database) statements.push(`USE \`${statement.database.replaceAll(/[\\`]/g, '\\$&')}\``)
-  if (statement.readonly) statements.push('SET readonly = 2')
+  if (statement.readonly && !Number(settings.readonly)) statements.push('SET readonly = 2')
   return statements
 }
 

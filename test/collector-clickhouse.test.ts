@@ -90,6 +90,12 @@ test('errors are the classes and codes of ClickHouse', async () => {
   assert.deepEqual([late.code, late.type], ['395', 'FUNCTION_THROW_IF_VALUE_IS_NON_ZERO'])
 })
 
+test('a result that fails on its way is cut off, so that nobody takes it for whole', async () => {
+  const query = 'SELECT throwIf(number = 900000) FROM numbers(1000000) SETTINGS max_block_size = 1000, max_threads = 1'
+  await assert.rejects(ask({ query }), /terminated|other side closed|fetch failed/)
+  assert.equal((await ask({ query: 'SELECT 1' })).text, '1\n')
+})
+
 test('a raw request answers with the headers and spellings of ClickHouse', async () => {
   const answer = await ask({ query: 'SELECT 1 AS x, version()', query_id: 'q-1' })
   assert.equal(answer.status, 200)

@@ -16,22 +16,11 @@ import { refusalText, remedyText, verdictSentence } from '../replay/words.ts'
 import { type AttemptLine, explainDecision } from '../router/policy/explain.ts'
 import { featureTypesOf, parsePolicy } from '../router/policy/policy.ts'
 import { type DecisionRecord, propensityOf } from '../router/policy/record.ts'
-import { bookPrice } from '../router/prices.ts'
 import { drive, type Seen } from './drive.ts'
 import { type Compared, compare, type Reconciled, reconcile, reconciledText, truthText } from './result.ts'
 import { type RouterCounts, type Stage, setStage } from './stage.ts'
-import { type Driven, type Known, overheadMsOf, truthOf } from './truth.ts'
-import {
-  type Asked,
-  askedOf,
-  demoFile,
-  loadWorld,
-  potential,
-  promptOf,
-  targets,
-  tokensOf,
-  type World,
-} from './world.ts'
+import { type Driven, type Known, knownOf, truthOf } from './truth.ts'
+import { type Asked, askedOf, demoFile, loadWorld, targets } from './world.ts'
 
 /** Recorded time runs this many times as fast: 4,000 requests of the recorded hour take less than a minute. */
 const compressionDefault = 15
@@ -157,29 +146,6 @@ const drivenOf = (seen: readonly Seen[], records: readonly DecisionRecord[]): Dr
     const asked = askedById.get(record.id)
     return asked ? [{ asked, record }] : []
   })
-}
-
-/** The world as the truth needs it, at the router's own prices: a refused call is free, one that broke off is not. */
-const knownOf = (world: World, seed: number, timeScale: number, driven: readonly Driven[]): Known => {
-  const byModel = new Map(
-    targets.map((target) => [target.model, { target, price: bookPrice(target.provider, target.upstreamModel) }]),
-  )
-  const find = (model: string) => {
-    const found = byModel.get(model)
-    if (!found) throw new RangeError(`the demo has no model '${model}'; it has: ${[...byModel.keys()].join(', ')}`)
-    return found
-  }
-  const known: Omit<Known, 'overheadMs'> = {
-    timeScale,
-    outcome: ({ question }, model) => potential(world, seed, question, find(model).target),
-    costUsd: (asked, model, { failure, outputTokens }) => {
-      if (failure === '429' || failure === '500') return 0
-      const sent = failure === 'cut' && !asked.stream ? 0 : outputTokens
-      const usage = { inputTokens: tokensOf(promptOf(asked)), outputTokens: sent, cachedInputTokens: null }
-      return find(model).price?.costUsd(usage) ?? Number.NaN
-    },
-  }
-  return { ...known, overheadMs: overheadMsOf(known, driven) }
 }
 
 type Stored = { readonly records: readonly DecisionRecord[]; readonly policies: readonly LoggedPolicy[] }

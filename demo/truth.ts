@@ -3,7 +3,8 @@
 // probabilities, at the snapshots the router took, without any draw and without any estimate.
 import type { Policy } from '../router/policy/policy.ts'
 import { contextOf, type Decision, type DecisionRecord } from '../router/policy/record.ts'
-import { type Asked, durationOf, type Potential } from './world.ts'
+import { bookPrice } from '../router/prices.ts'
+import { type Asked, durationOf, type Potential, potential, promptOf, targets, tokensOf, type World } from './world.ts'
 
 /** What a request, or the mean request, comes to. The names are those of the replay's metrics. */
 export type Worth = {
@@ -80,4 +81,27 @@ export const overheadMsOf = (known: Omit<Known, 'overheadMs'>, driven: readonly 
     return measured === null ? [] : [measured - worthOfPlan({ ...known, overheadMs: 0 }, asked, record.plan).latency_ms]
   })
   return extra.reduce((sum, ms) => sum + ms, 0) / Math.max(1, extra.length)
+}
+
+/** The world as the truth needs it, at the router's own prices: a refused call is free, one that broke off is not. */
+export const knownOf = (world: World, seed: number, timeScale: number, driven: readonly Driven[]): Known => {
+  const byModel = new Map(
+    targets.map((target) => [target.model, { target, price: bookPrice(target.provider, target.upstreamModel) }]),
+  )
+  const find = (model: string) => {
+    const found = byModel.get(model)
+    if (!found) throw new RangeError(`the demo has no model '${model}'; it has: ${[...byModel.keys()].join(', ')}`)
+    return found
+  }
+  const known: Omit<Known, 'overheadMs'> = {
+    timeScale,
+    outcome: ({ question }, model) => potential(world, seed, question, find(model).target),
+    costUsd: (asked, model, { failure, outputTokens }) => {
+      if (failure === '429' || failure === '500') return 0
+      const sent = failure === 'cut' && !asked.stream ? 0 : outputTokens
+      const usage = { inputTokens: tokensOf(promptOf(asked)), outputTokens: sent, cachedInputTokens: null }
+      return find(model).price?.costUsd(usage) ?? Number.NaN
+    },
+  }
+  return { ...known, overheadMs: overheadMsOf(known, driven) }
 }

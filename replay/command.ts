@@ -74,7 +74,8 @@ const exitWith =
     } catch (error) {
       if (!(error instanceof SourceError || error instanceof PolicyError)) throw error
       process.stderr.write(`signalbox replay: ${error.message}\n`)
-      process.exitCode = error.code === 'record-invalid' ? evidenceExitCode : usageExitCode
+      process.exitCode =
+        error.code === 'record-invalid' || error.code === 'source-empty' ? evidenceExitCode : usageExitCode
     }
   }
 
@@ -162,7 +163,7 @@ const verifyCommand = (options: SourceOptions & { readonly json?: boolean }): Pr
     const verification = verify(records, shelve(policies, featureTypesOf(records)))
     if (options.json) printJson(verification)
     else print(verificationText(verification, textOptions()))
-    return records.length > 0 && verification.reproduced === records.length ? 0 : evidenceExitCode
+    return verification.reproduced === records.length ? 0 : evidenceExitCode
   })
 
 const exportCommand = (options: SourceOptions & { readonly output?: string }): Promise<number> =>
@@ -224,6 +225,11 @@ const collect = async (source: Source): Promise<DecisionRecord[]> => {
         )
       records.push(record)
     }
+    if (records.length === 0)
+      throw new SourceError(
+        'source-empty',
+        `reading decision records: ${source.name} has none that match; see --against, --from and --to`,
+      )
     return records
   } finally {
     bar?.stop()

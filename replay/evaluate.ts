@@ -23,7 +23,6 @@ import { fitOutcomeModel } from './outcome-model.ts'
 export const missingShareMax = 0.2
 /** −ln 0.025: an event not seen in n draws has, with 97.5 % confidence, a probability below 3.69 / n. */
 const unseenEvents = 3.689
-
 /** Differences below this part of the value are rounding, not evidence. */
 export const roundingShare = 1e-9
 
@@ -50,8 +49,9 @@ export type MetricResult = {
   readonly diagnostics: Diagnostics
 }
 
-/** The natural range of a metric. */
-const ranges: Readonly<Record<MetricName, readonly [number, number] | null>> = {
+type Range = readonly [lowest: number, highest: number]
+/** The values that a share or a score can have; null for amounts without a natural end. */
+const ranges: Readonly<Record<MetricName, Range | null>> = {
   cost_usd: null,
   latency_ms: null,
   quality: [0, 1],
@@ -78,7 +78,7 @@ export const evaluate = (columns: Columns, metric: MetricName, whole: Diagnostic
     logged: loggedMean,
     production: run(drProduction),
     candidate,
-    difference: withUnseen(run(drDifference), range, diagnostics),
+    difference: withUnseen(run(drDifference), range && [-1, 1], diagnostics),
     estimators: { ...estimators, dr: candidate },
     disagreementSe: disagreement(estimators.dr, estimators.snips),
     bounds: range && { low: run(drBounded(range[0])).low, high: run(drBounded(range[1])).high },
@@ -91,14 +91,15 @@ export const evaluate = (columns: Columns, metric: MetricName, whole: Diagnostic
  * When nothing varies (no request failed) the spread is 0 and says nothing about what was not seen: the interval then is the
  * "rule of three" (Hanley & Lippman-Hand 1983) on the evidence there is for what changes.
  */
-const withUnseen = (
-  estimate: Estimate,
-  range: readonly [number, number] | null,
-  diagnostics: Diagnostics,
-): Estimate => {
-  if (!range || estimate.se > 0 || diagnostics.changedRows === 0) return estimate
-  const reach = (unseenEvents / diagnostics.change.ess) * (range[1] - range[0])
-  return { ...estimate, low: estimate.value - reach, high: estimate.value + reach }
+const withUnseen = (estimate: Estimate, limits: Range | null, { changedRows, change }: Diagnostics): Estimate => {
+  if (!limits || estimate.se > roundingShare || changedRows === 0) return estimate
+  const [lowest, highest] = limits
+  const reach = unseenEvents / change.ess
+  return {
+    ...estimate,
+    low: Math.max(lowest, estimate.value - reach),
+    high: Math.min(highest, estimate.value + reach),
+  }
 }
 
 const disagreement = (a: Estimate, b: Estimate): number => {

@@ -18,7 +18,8 @@ const exploreRateProposed = 0.02
 const exploreFloorProposed = 0.005
 /** Rows are planned for an 80 % chance to settle the question, not for the even chance of the bare interval. */
 const powerFactor = (normalQuantile + 0.8416) / normalQuantile
-const rowsPlannedMax = 1e9
+/** Plans beyond this are no plans. */
+export const rowsPlannedMax = 1e9
 
 /** What would mend a refusal or settle an open question. */
 export type Remedy =

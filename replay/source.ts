@@ -2,7 +2,7 @@
 // a record stops everything: a replay that silently left rows out would be a replay of other traffic.
 import { createReadStream } from 'node:fs'
 import { open } from 'node:fs/promises'
-import { type ClickHouseClient, createClient } from '@clickhouse/client'
+import { type ClickHouseClient, ClickHouseLogLevel, createClient } from '@clickhouse/client'
 import { type DecisionRecord, decisionRecordSchema } from '../router/policy/record.ts'
 import { issueText } from '../router/policy/yaml.ts'
 import type { LoggedPolicy } from './verify.ts'
@@ -25,7 +25,7 @@ export type Source = {
 
 /** The input could not be read as decision records. */
 export class SourceError extends Error {
-  readonly code: 'record-invalid' | 'source-unreadable'
+  readonly code: 'record-invalid' | 'source-unreadable' | 'source-empty'
   constructor(code: SourceError['code'], message: string) {
     super(message)
     this.code = code
@@ -150,7 +150,7 @@ const conditions = ({ from, to, against }: Selection): string =>
   ].join(' ')
 
 const clickhouseSource = (url: string, selection: Selection): Source => {
-  const client = createClient({ url, request_timeout: requestTimeoutMs })
+  const client = createClient({ url, request_timeout: requestTimeoutMs, log: { level: ClickHouseLogLevel.OFF } })
   const query = {
     query_params: { ...selection, digits: selection.against?.replace(hashPrefix, '') ?? '' },
     format: 'JSONEachRow' as const,

@@ -10,7 +10,7 @@ import {
   unsupportedMassMax,
 } from './gate.ts'
 import { type MetricName, metrics } from './metrics.ts'
-import type { Remedy } from './remedy.ts'
+import { type Remedy, rowsPlannedMax } from './remedy.ts'
 import type { Replay } from './run.ts'
 import type { Cause, Difference, Verification } from './verify.ts'
 
@@ -218,8 +218,7 @@ export const remedyText = (remedy: Remedy): string => {
   const time = (days: number | null) => (days === null ? '' : `, ${duration(days)} of traffic like this`)
   switch (remedy.kind) {
     case 'rows': {
-      if (!Number.isFinite(remedy.rows) || remedy.rows >= 1e9)
-        return 'No number of rows in sight would settle it: the estimate lies on the limit.'
+      if (remedy.rows >= rowsPlannedMax) return 'No number of rows in sight would settle it.'
       const settle = `About ${count(remedy.rows)} more rows${time(remedy.days)} with production exploring as it does`
       if (remedy.leaning === null) return `${settle} would bring the effective sample size to ${essDecidesFrom}.`
       return remedy.leaning === 'for'

@@ -112,13 +112,11 @@ const tracerOf = (options: { endpoint: string; serviceName: string }, processor:
 const emitAttempt = (tracer: Tracer, parent: OtelContext, attempt: Attempt, decisionId: string): void => {
   const span = tracer.startSpan(
     `chat ${attempt.upstreamModel}`,
-    {
-      kind: SpanKind.CLIENT,
-      startTime: attempt.startedAtMs,
-      attributes: attemptToAttributes(attempt, decisionId),
-    },
+    { kind: SpanKind.CLIENT, startTime: attempt.startedAtMs },
     parent,
   )
+  // Set afterwards, because the SDK checks attributes given at the start twice.
+  span.setAttributes(attemptToAttributes(attempt, decisionId))
   if (attempt.error && attempt.error.kind !== 'client-abort')
     span.setStatus({ code: SpanStatusCode.ERROR, message: errorType(attempt.error) })
   span.end(attempt.startedAtMs + attempt.durationMs)
@@ -136,7 +134,8 @@ const emitFinished = (tracer: Tracer, exchange: Finished, epoch: string, seq: nu
   }
   for (const [phase, ms] of Object.entries(exchange.phasesMs)) attributes[phaseAttribute(phase as Phase)] = ms
   const parent = parentOf(exchange.traceparent)
-  const span = tracer.startSpan(spanName, { kind: SpanKind.SERVER, startTime: startedAtMs, attributes }, parent)
+  const span = tracer.startSpan(spanName, { kind: SpanKind.SERVER, startTime: startedAtMs }, parent)
+  span.setAttributes(attributes)
   // A failure that a fallback repaired marks the attempt, not the request; a 4xx is the caller's.
   if (httpStatus >= 500 || record.outcome?.status === 'upstream-cut')
     span.setStatus({ code: SpanStatusCode.ERROR, message: record.outcome?.error_type ?? '' })

@@ -12,7 +12,7 @@ import { figuresOf } from '../replay/words.ts'
 import { parsePolicy } from '../router/policy/policy.ts'
 import { logOf, seeded, truthFeatures } from './replay-truth.ts'
 
-const productionText = 'name: production\nscore: candidate.rank\nchoose: {kind: highest}\nexplore: {rate: 0.5}'
+const productionText = 'name: production\nscore: candidate.rank\nchoose: {kind: highest}\nexplore: {rate: 0.9}'
 const candidateText = `name: cheaper\nscore: 'candidate.rank == 3.0 ? 1.0 : 0.0'\nchoose: {kind: highest}`
 const production = parsePolicy(productionText, truthFeatures)
 const candidate = parsePolicy(candidateText, truthFeatures)
@@ -111,6 +111,7 @@ test('wrong usage exits 64 and a bad line exits 3, each with one line that says 
     [64, /absent\.yaml/, 'run', '--policy', 'absent.yaml', '--source', log],
     [64, /wanted a number above 0/, 'run', '--policy', policyFile, '--margin', 'x'],
     [64, /wanted a time/, 'verify', '--from', 'yesterday'],
+    [3, /none that match/, 'run', '--policy', policyFile, '--source', log, '--against', 'nobody'],
     [3, /line 1: not JSON/, 'verify', '--source', write('bad.ndjson', 'oops\n')],
   ] as const
   for (const [status, message, ...args] of cases) {

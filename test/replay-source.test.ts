@@ -31,7 +31,9 @@ const lines = (some: readonly DecisionRecord[]) => some.map((record) => `${JSON.
 const read = async (where: string, selection?: Selection): Promise<DecisionRecord[]> => {
   const source = openSource(where, selection)
   try {
-    return await Array.fromAsync(source.records())
+    const all: DecisionRecord[] = []
+    for await (const record of source.records()) all.push(record)
+    return all
   } finally {
     await source.close()
   }
@@ -41,7 +43,10 @@ const failure = (text: string): Promise<SourceError> =>
     .then((path) => read(path))
     .then(
       () => assert.fail('was read'),
-      (error) => (assert.ok(error instanceof SourceError), error),
+      (error) => {
+        assert.ok(error instanceof SourceError)
+        return error
+      },
     )
 
 test('what is written as NDJSON is read back as it was, with or without a last newline', async () => {

@@ -88,17 +88,17 @@ export const contextFor = (prompt: Prompt, id: string, session = ''): Context =>
   })),
 })
 
-/** A logged record: decided by `policy` with its own draws, with the outcome of its choice. */
-export const recordFor = (prompt: Prompt, policy: Policy, id: string, session = ''): DecisionRecord => {
-  const context = contextFor(prompt, id, session)
+/** A logged record: decided by `policy` with its own draws, with the outcome of its choice; a minute apart. */
+export const recordFor = (prompt: Prompt, policy: Policy, id: string, session = '', minute = 0): DecisionRecord => {
+  const time = new Date(Date.UTC(2026, 10, 1, 0, minute)).toISOString()
+  const context = { ...contextFor(prompt, id, session), time }
   const decision = policy.decide(context)
-  const record = recordOf(context, decision, prompt.outcomes.get(decision.chosen ?? ''))
-  return { ...record, time: new Date(Date.UTC(2026, 10, 1) + Number(id.replace(/\D/g, '')) * 60_000).toISOString() }
+  return recordOf(context, decision, prompt.outcomes.get(decision.chosen ?? ''))
 }
 
 /** `rows` records of prompts drawn with replacement. */
 export const logOf = (policy: Policy, rows: number, random: () => number): DecisionRecord[] =>
-  Array.from({ length: rows }, (_, at) => recordFor(drawPrompt(random), policy, `d-${at}`))
+  Array.from({ length: rows }, (_, at) => recordFor(drawPrompt(random), policy, `d-${at}`, '', at))
 
 export const drawPrompt = (random: () => number): Prompt => prompts[Math.floor(random() * prompts.length)] as Prompt
 

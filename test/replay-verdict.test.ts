@@ -7,7 +7,7 @@ import { drawPrompt, logOf, prompts, recordFor, seeded, truthFeatures } from './
 
 const policy = (name: string, body: string) => parsePolicy(`name: ${name}\n${body}`, truthFeatures)
 const only = (rank: number) => `score: 'candidate.rank == ${rank}.0 ? 1.0 : 0.0'\nchoose: {kind: highest}`
-const production = policy('production', 'score: candidate.rank\nchoose: {kind: highest}\nexplore: {rate: 0.5}')
+const production = policy('production', 'score: candidate.rank\nchoose: {kind: highest}\nexplore: {rate: 0.9}')
 const cheaperAndAsGood = policy('cheaper', only(3))
 const cheaperAndWorse = policy('worse', only(1))
 const log = logOf(production, 4000, seeded(3))
@@ -42,7 +42,7 @@ test('a goal that gets worse is harm too', () => {
 })
 
 test('too few rows leave the verdict open and say how many more it takes', () => {
-  const result = judged(log.slice(0, 1500))
+  const result = judged(log.slice(0, 1000))
   assert.equal(result.verdict.exitCode, 2)
   assert.equal(result.verdict.thin?.of, 'all')
   const [remedy] = result.verdict.remedies
@@ -124,7 +124,7 @@ test('feedback that is missing is counted, and models whose users answer rarely 
   const [whole, part] = [judged(log), judged(rarely)].map(({ metrics }) =>
     metrics.find(({ metric }) => metric === 'quality'),
   )
-  assert.ok(part && whole && part.missingShare > 0.3 && part.rows + part.missing === log.length)
+  assert.ok(part && whole && part.missingShare > 0.1 && part.rows + part.missing === log.length)
   assert.ok(Math.abs(part.difference.value - whole.difference.value) < 0.03)
   assert.ok(part.difference.se > whole.difference.se)
 })

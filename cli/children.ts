@@ -28,9 +28,18 @@ export class ChildError extends Error {
   readonly code = 'child-failed'
 }
 
-const start = async <Urls>(name: string, flags: readonly string[], args: readonly string[]): Promise<Child<Urls>> => {
-  const child = spawn(process.execPath, [...flags, launcher, name, ...args], {
-    stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+type Start = {
+  readonly configFile: string
+  readonly logLevel: string
+  /** Where the child's log goes; a command that prints a result keeps its own output clean. */
+  readonly logTo?: 'stdout' | 'stderr'
+}
+
+const start = async <Urls>(name: string, flags: readonly string[], options: Start, args: readonly string[]) => {
+  const { configFile, logLevel, logTo = 'stdout' } = options
+  const command = [...flags, launcher, name, '--config', configFile, '--log-level', logLevel, ...args]
+  const child = spawn(process.execPath, command, {
+    stdio: ['ignore', logTo === 'stdout' ? 1 : 2, 2, 'ipc'],
   })
   const ended = new Promise<string>((resolve) => {
     child.once('exit', (code, signal) => resolve(`${name} ended with ${signal ?? `exit code ${code}`}`))
@@ -51,7 +60,7 @@ const start = async <Urls>(name: string, flags: readonly string[], args: readonl
   const failed = ended.then((how) => Promise.reject(new ChildError(`${how} before it was ready; its log says why`)))
   try {
     const urls = await Promise.race([ready, failed, late])
-    return { urls, process: child, ended, stop }
+    return { urls, process: child, ended, stop } satisfies Child<Urls>
   } catch (error) {
     await stop()
     throw error
@@ -62,15 +71,12 @@ const start = async <Urls>(name: string, flags: readonly string[], args: readonl
 }
 
 /** Starts a collector on the configuration's `collector` section. */
-export const startCollectorChild = (configFile: string, args: readonly string[] = []): Promise<Child<CollectorUrls>> =>
-  start('collector', [], ['--config', configFile, ...args])
+export const startCollectorChild = (options: Start): Promise<Child<CollectorUrls>> =>
+  start('collector', [], options, [])
 
 /** Starts a router; `otlpUrl` is where its spans go. */
-export const startRouterChild = (
-  configFile: string,
-  otlpUrl: string,
-  args: readonly string[] = [],
-): Promise<Child<RouterUrls>> => start('router', routerFlags, ['--config', configFile, '--otlp-url', otlpUrl, ...args])
+export const startRouterChild = (options: Start & { readonly otlpUrl: string }): Promise<Child<RouterUrls>> =>
+  start('router', routerFlags, options, ['--otlp-url', options.otlpUrl])
 
 /** In a child: tells the parent that it is ready. Ends when told to, or when the parent is gone. */
 export const serveUntilStopped = async (urls: object, close: () => Promise<void>): Promise<void> => {

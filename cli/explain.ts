@@ -23,8 +23,11 @@ const attemptsQuery = `
          duration_ms AS durationMs, ttft_ms AS ttftMs, cost_usd AS costUsd
   FROM otel.routing_attempts FINAL WHERE decision_id = toUUIDOrZero({id:String}) ORDER BY number`
 
+const qualityQuery = `
+  SELECT score FROM otel.feedback FINAL WHERE name = 'quality' AND decision_id = toUUIDOrZero({id:String})`
+
 /** The record of a decision and its attempts, by decision id, trace id, or `last`. Throws when there is none. */
-const loadDecision = async (
+export const loadDecision = async (
   url: string,
   id: string,
 ): Promise<{ readonly record: DecisionRecord; readonly attempts: AttemptLine[] }> => {
@@ -35,7 +38,11 @@ const loadDecision = async (
     const [found] = await rows<{ record: string; id: string }>(decisionQuery, id)
     if (!found) throw new ExplainError(`no decision '${id}' is stored at ${url}; it may not have been delivered yet`)
     const attempts = await rows<AttemptLine>(attemptsQuery, found.id)
-    return { record: decisionRecordSchema.parse(JSON.parse(found.record)), attempts }
+    const [judged] = await rows<{ score: number }>(qualityQuery, found.id)
+    const record = decisionRecordSchema.parse(JSON.parse(found.record))
+    const { outcome } = record
+    if (!outcome || !judged) return { record, attempts }
+    return { record: { ...record, outcome: { ...outcome, quality: judged.score } }, attempts }
   } finally {
     await client.close()
   }

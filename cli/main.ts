@@ -29,6 +29,12 @@ for (const load of loading) if (load) program.addCommand(await load())
 const everyCommand = (command: Command): Command[] => [command, ...command.commands.flatMap(everyCommand)]
 for (const command of everyCommand(program)) command.exitOverride().showHelpAfterError('(--help shows what it takes)')
 
+// `signalbox … | head` closes the pipe early; that is no failure.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code === 'EPIPE') process.exit()
+  throw error
+})
+
 try {
   await program.parseAsync()
 } catch (error) {

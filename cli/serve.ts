@@ -77,10 +77,10 @@ export const upCommand = (): Command =>
       const stopped = new Promise<string>((resolve) => {
         for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => resolve(signal))
       })
-      const level = ['--log-level', options.logLevel]
-      const collector = await startCollectorChild(options.config, level)
+      const child = { configFile: options.config, logLevel: options.logLevel }
+      const collector = await startCollectorChild(child)
       try {
-        const router = await startRouterChild(options.config, collector.urls.otlpUrl, level)
+        const router = await startRouterChild({ ...child, otlpUrl: collector.urls.otlpUrl })
         process.stderr.write(banner({ ...collector.urls, ...router.urls }, config))
         const end = await Promise.race([stopped, collector.ended, router.ended])
         const failed = !end.startsWith('SIG')

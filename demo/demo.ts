@@ -5,15 +5,15 @@ import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { createClient } from '@clickhouse/client'
 import { SingleBar } from 'cli-progress'
 import { parse, stringify } from 'yaml'
+import { loadDecision } from '../cli/explain.ts'
 import { reportHtml } from '../replay/report-html.ts'
 import { type Replay, replay, replayDefaults } from '../replay/run.ts'
 import { openSource } from '../replay/source.ts'
 import type { LoggedPolicy } from '../replay/verify.ts'
 import { refusalText, remedyText, verdictSentence } from '../replay/words.ts'
-import { type AttemptLine, explainDecision } from '../router/policy/explain.ts'
+import { explainDecision } from '../router/policy/explain.ts'
 import { featureTypesOf, parsePolicy } from '../router/policy/policy.ts'
 import { type DecisionRecord, propensityOf } from '../router/policy/record.ts'
 import { drive, type Seen } from './drive.ts'
@@ -194,20 +194,12 @@ const explainThree = async ({ clickhouseUrl }: Stage, records: readonly Decision
     records.find(({ outcome }) => outcome?.status === 'ok' && outcome.attempts > 1),
     records.find(({ candidates, explored }) => !explored && candidates.some(({ eligible }) => !eligible)),
   ].flatMap((record) => record ?? [])
-  const client = createClient({ url: clickhouseUrl })
-  try {
-    return await Promise.all(
-      picked.map(async (record) => {
-        const query = `SELECT number, cause, model, provider, nullIf(http_status, 0) AS status, error_type AS errorType,
-          duration_ms AS durationMs, ttft_ms AS ttftMs, cost_usd AS costUsd
-          FROM otel.routing_attempts FINAL WHERE decision_id = {id:UUID} ORDER BY number`
-        const rows = await client.query({ query, query_params: { id: record.id }, format: 'JSONEachRow' })
-        return explainDecision(record, await rows.json<AttemptLine>())
-      }),
-    )
-  } finally {
-    await client.close()
-  }
+  return Promise.all(
+    picked.map(async ({ id }) => {
+      const { record, attempts } = await loadDecision(clickhouseUrl, id)
+      return explainDecision(record, attempts)
+    }),
+  )
 }
 
 const resultOf = (

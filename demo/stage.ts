@@ -10,7 +10,7 @@ import { startCollectorChild, startRouterChild } from '../cli/children.ts'
 import { startProvider } from './provider.ts'
 import { potential, type Target, targets, type World } from './world.ts'
 
-const logLevel = ['--log-level', 'error']
+const logged = { logLevel: 'error', logTo: 'stderr' } as const
 
 const readySchema = z.object({
   spans: z.object({ decisions: z.number(), queued: z.number(), dropped: z.number(), refused: z.number() }),
@@ -54,9 +54,9 @@ export const setStage = async (options: StageOptions): Promise<Stage> => {
     const configFile = join(options.folder, 'signalbox.yaml')
     await writeFile(join(options.folder, 'production.yaml'), options.policy)
     await writeFile(configFile, configText(providerUrls))
-    const collector = await startCollectorChild(configFile, logLevel)
+    const collector = await startCollectorChild({ ...logged, configFile })
     closers.push(collector.stop)
-    const router = await startRouterChild(configFile, collector.urls.otlpUrl, logLevel)
+    const router = await startRouterChild({ ...logged, configFile, otlpUrl: collector.urls.otlpUrl })
     closers.push(router.stop)
     const { routerUrl } = router.urls
     return { routerUrl, clickhouseUrl: collector.urls.clickhouseUrl, counts: () => countsOf(routerUrl), close }

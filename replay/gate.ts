@@ -77,6 +77,8 @@ export type Evidence = {
   /** The share of rows that the candidate decides otherwise, and what such a choice is predicted to cost. */
   readonly churn: number
   readonly changedCostUsd: number | null
+  /** How many models a request could have gone to, on average. */
+  readonly eligibleMean: number
 }
 
 export type GatePart = { readonly role: Finding['role']; readonly result: MetricResult }

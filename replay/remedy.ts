@@ -82,10 +82,9 @@ export const mend = (evidence: Evidence, refusal: Refusal): Remedy[] => {
         ? [{ kind: 'supply-policies' }, { kind: 'trust' }]
         : [{ kind: 'trust' }]
     case 'impossible-probabilities':
+      return [{ kind: 'fix-propensities' }]
     case 'weight-audit':
-      return refusal.kind === 'weight-audit' && refusal.metric !== null
-        ? [{ kind: 'feedback', metric: refusal.metric }]
-        : [{ kind: 'fix-propensities' }]
+      return [refusal.metric === null ? { kind: 'fix-propensities' } : { kind: 'feedback', metric: refusal.metric }]
     case 'no-outcomes':
       return [{ kind: 'feedback', metric: refusal.metric }]
     case 'zero-support':
@@ -100,11 +99,10 @@ export const mend = (evidence: Evidence, refusal: Refusal): Remedy[] => {
   }
 }
 
-/** With probability p on the untried arms, E[w²] = E[w² where tried] + mass / p, and ESS = rows / E[w²]. */
+/** With probability p on the untried arms (exploration is spread over the eligible), E[w²] = E[w² where tried] + mass / p, and ESS = rows / E[w²]. */
 const explore = (evidence: Evidence, { arms, mass }: Extract<Refusal, { kind: 'zero-support' }>): Remedy => {
   const { effective, rows: seen } = evidence.diagnostics
-  const armCount = evidence.diagnostics.audits.length - 1 + arms.length
-  const probability = Math.max(exploreFloorProposed, exploreRateProposed / armCount)
+  const probability = Math.max(exploreFloorProposed, exploreRateProposed / evidence.eligibleMean)
   const tried = effective.expected > 0 ? (seen * (1 - mass) ** 2) / effective.expected : 0
   const rows = Math.ceil(essDecidesFrom * (tried + mass / probability))
   return {

@@ -83,6 +83,7 @@ export const replay = (
     metrics,
     churn: 1 - shares.observed,
     changedCostUsd: changedCost(columns),
+    eligibleMean: eligibleMean(columns.records),
   })
   return {
     v: 1,
@@ -165,6 +166,11 @@ const movesOf = ({ arm, armRedecided, armNames, rowCount }: Columns): Move[] => 
     .map(([key, count]) => ({ from: name(Math.floor(key / armNames.length)), to: name(key % armNames.length), count }))
     .sort((a, b) => b.count - a.count)
     .slice(0, movesMax)
+}
+
+const eligibleMean = (records: readonly DecisionRecord[]): number => {
+  const eligible = records.reduce((sum, { candidates }) => sum + candidates.filter((c) => c.eligible).length, 0)
+  return Math.max(1, eligible / Math.max(1, records.length))
 }
 
 /** The mean predicted cost of the choices that change; null when none is known. */

@@ -5,10 +5,7 @@ import { readFileSync } from 'node:fs'
 import { gunzipSync } from 'node:zlib'
 import { accumulate, dm, dr, ips, type Row } from './estimators.ts'
 
-const dataFile = new URL(
-  import.meta.url.endsWith('.ts') ? 'data/obp_quickstart.csv.gz' : '../../replay/data/obp_quickstart.csv.gz',
-  import.meta.url,
-)
+const dataFile = new URL('data/obp_quickstart.csv.gz', import.meta.url)
 const armCount = 10
 const decimals = 6
 

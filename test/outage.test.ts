@@ -31,8 +31,8 @@ models: [{ name: one, provider: p }, { name: two, provider: p }]
 collector: { data: "${folder}/data", otlp_port: ${otlp}, clickhouse_port: ${clickhouse} }`
   const file = join(folder, 'signalbox.yaml')
   await writeFile(file, configText(0, 0))
-  const silent = ['--log-level', 'silent']
-  const first = await startCollectorChild(file, silent)
+  const start = () => startCollectorChild({ configFile: file, logLevel: 'silent' })
+  const first = await start()
   t.after(() => first.process.kill('SIGKILL'))
   const ports = [first.urls.otlpUrl, first.urls.clickhouseUrl].map((url) => Number(new URL(url).port)) as [
     number,
@@ -58,7 +58,7 @@ collector: { data: "${folder}/data", otlp_port: ${otlp}, clickhouse_port: ${clic
   await first.ended
   await sleep(outageMs)
   const waiting = router.telemetry.counts().queued
-  const second = await startCollectorChild(file, silent)
+  const second = await start()
   t.after(() => second.process.kill('SIGKILL'))
   await sleep(300)
   stop = true

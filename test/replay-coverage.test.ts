@@ -1,3 +1,4 @@
+// Whether the intervals keep their promise: on traffic whose truth is known, over many logs and several logging designs.
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { columnsOf } from '../replay/columns.ts'

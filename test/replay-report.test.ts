@@ -1,3 +1,4 @@
+// What a person or a CI job gets to see: the text, the HTML file, and the command with its exit codes.
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'

@@ -1,3 +1,4 @@
+// Records read back from files and from the real ClickHouse engine, and what is said about those that cannot be read.
 import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'

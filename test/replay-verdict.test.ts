@@ -1,3 +1,4 @@
+// The rule of the gate on real outcomes: when it promotes, rejects, leaves open and refuses, and what it says would help.
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { type Replay, type ReplayOptions, replay, replayDefaults } from '../replay/run.ts'

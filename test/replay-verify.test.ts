@@ -1,3 +1,4 @@
+// Fidelity as laws: every policy's traffic comes out as logged to the bit, and whatever was changed is named.
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
@@ -50,17 +51,24 @@ const inFirst = (change: (candidate: DecisionRecord['candidates'][number]) => ob
   ...record,
   candidates: record.candidates.map((candidate, at) => (at === 0 ? { ...candidate, ...change(candidate) } : candidate)),
 })
+/** The same number with its last bit flipped. */
+const otherBits = (value: number): number => {
+  const view = new DataView(new ArrayBuffer(8))
+  view.setFloat64(0, value)
+  view.setUint8(7, view.getUint8(7) ^ 1)
+  return view.getFloat64(0)
+}
 const tamperings: readonly Tampering[] = [
   { field: 'path', tamper: (record) => ({ ...record, path: [...record.path, 'arm:other'] }) },
   { field: 'candidates.eligible', tamper: inFirst(({ eligible }) => ({ eligible: !eligible })) },
   { field: 'candidates.exclusion', tamper: inFirst(() => ({ exclusion: { kind: 'rule', name: 'other' } })) },
   {
     field: 'candidates.score',
-    tamper: inFirst(({ score }) => ({ score: score === null ? 1 : score === 0 ? 5e-324 : score * (1 + 2 ** -52) })),
+    tamper: inFirst(({ score }) => ({ score: otherBits(score ?? 0) })),
   },
   {
     field: 'candidates.probability',
-    tamper: inFirst(({ probability }) => ({ probability: probability === 1 ? 1 - 2 ** -53 : probability + 2 ** -53 })),
+    tamper: inFirst(({ probability }) => ({ probability: otherBits(probability) })),
   },
   { field: 'reason', tamper: (record) => ({ ...record, reason: record.reason === 'pinned' ? 'softmax' : 'pinned' }) },
   { field: 'explored', tamper: (record) => ({ ...record, explored: !record.explored }) },

@@ -8,7 +8,11 @@ const defaultUrl = 'http://127.0.0.1:8123'
 const requestMsMax = 30_000
 
 class ExplainError extends Error {
-  readonly code = 'decision-not-found'
+  readonly code: 'id-invalid' | 'decision-not-found'
+  constructor(code: ExplainError['code'], message: string) {
+    super(message)
+    this.code = code
+  }
 }
 
 const idPattern = /^(last|[0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})$/i
@@ -36,7 +40,11 @@ export const loadDecision = async (
     (await client.query({ query, query_params: { id: of }, format: 'JSONEachRow' })).json<Row>() as Promise<Row[]>
   try {
     const [found] = await rows<{ record: string; id: string }>(decisionQuery, id)
-    if (!found) throw new ExplainError(`no decision '${id}' is stored at ${url}; it may not have been delivered yet`)
+    if (!found)
+      throw new ExplainError(
+        'decision-not-found',
+        `no decision '${id}' is stored at ${url}; it may not have been delivered yet`,
+      )
     const attempts = await rows<AttemptLine>(attemptsQuery, found.id)
     const [judged] = await rows<{ score: number }>(qualityQuery, found.id)
     const record = decisionRecordSchema.parse(JSON.parse(found.record))
@@ -56,7 +64,8 @@ export const explainCommand = (): Command =>
     .option('--json', 'print the record and its attempts as JSON')
     .addHelpText('after', '\nExample:\n  signalbox explain last')
     .action(async (id: string, options: { source: string; json?: true }) => {
-      if (!idPattern.test(id)) throw new ExplainError(`'${id}' is no id: wanted a decision id, a trace id or last`)
+      if (!idPattern.test(id))
+        throw new ExplainError('id-invalid', `'${id}' is no id: wanted a decision id, a trace id or last`)
       const { record, attempts } = await loadDecision(options.source, id)
       process.stdout.write(
         `${options.json ? JSON.stringify({ record, attempts }) : explainDecision(record, attempts)}\n`,

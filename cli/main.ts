@@ -3,7 +3,10 @@
 import { readFileSync } from 'node:fs'
 import { Command, CommanderError } from 'commander'
 
+/** Beside these, `replay` uses 0 to 3 for its verdicts, so nothing else may. */
 const usageExitCode = 64
+const failureExitCode = 70
+const usageCodes = new Set(['config-invalid', 'policy-invalid', 'id-invalid'])
 
 const packageFile = new URL(import.meta.url.endsWith('.ts') ? '../package.json' : '../../package.json', import.meta.url)
 const { version } = JSON.parse(readFileSync(packageFile, 'utf8')) as { version: string }
@@ -43,6 +46,6 @@ try {
     const { message, code, stack } = error as Error & { code?: string }
     // A failure with a code has a message for people; anything else is ours to debug.
     process.stderr.write(`signalbox: ${code ? message : stack}\n`)
-    process.exitCode = code === 'config-invalid' || code === 'policy-invalid' ? usageExitCode : 1
+    process.exitCode = usageCodes.has(code ?? '') ? usageExitCode : failureExitCode
   }
 }

@@ -10,6 +10,8 @@ export const essRefusedBelow = 100
 export const essDecidesFrom = 250
 export const unsupportedMassMax = 0.01
 export const disagreementSeMax = 2
+/** … unless it is smaller than this part of the margin, or of production's value: a gap nobody would act on. */
+export const immaterialShare = 0.01
 export type Goal = 'cost_usd' | 'latency_ms' | 'quality'
 
 /** Why the evidence may not be used. */

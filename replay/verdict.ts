@@ -12,6 +12,7 @@ import {
   type GatePart,
   gainOf,
   gateOf,
+  immaterialShare,
   type Refusal,
   unsupportedMassMax,
 } from './gate.ts'
@@ -72,9 +73,11 @@ const refusalsOf = (evidence: Evidence, gate: readonly GatePart[]): Refusal[] =>
   const smallest = judged.toSorted((a, b) => essOf([a]) - essOf([b]))[0]
   if (smallest && essOf([smallest]) < essRefusedBelow)
     refusals.push({ kind: 'sample-size', metric: smallest.result.metric, ess: essOf([smallest]) })
-  for (const { result } of judged)
-    if (result.disagreementSe > disagreementSeMax) {
-      const { dr, snips } = result.estimators
+  for (const { role, result } of judged) {
+    const { dr, snips } = result.estimators
+    const scale = role === 'guardrail' ? evidence.margin : Math.abs(result.production.value)
+    const material = Math.abs(dr.value - snips.value) > immaterialShare * scale
+    if (material && result.disagreementSe > disagreementSeMax)
       refusals.push({
         kind: 'disagreement',
         metric: result.metric,
@@ -82,7 +85,7 @@ const refusalsOf = (evidence: Evidence, gate: readonly GatePart[]): Refusal[] =>
         dr: dr.value,
         snips: snips.value,
       })
-    }
+  }
   return refusals
 }
 

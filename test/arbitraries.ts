@@ -128,4 +128,5 @@ export const outcomes: fc.Arbitrary<Outcome> = fc.record({
 /** Records as the router writes them. */
 export const records: fc.Arbitrary<DecisionRecord> = fc
   .tuple(policies, contexts, outcomes)
-  .map(([policy, context, outcome]) => recordOf(context, policy.decide(context), outcome))
+  // Cloned, because fast-check's objects have no prototype and those that are parsed do.
+  .map(([policy, context, outcome]) => structuredClone(recordOf(context, policy.decide(context), outcome)))

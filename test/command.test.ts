@@ -130,7 +130,8 @@ collector: { data: data, otlp_port: 0, clickhouse_port: 0 }
     await explained(),
     /Policy half considered 2:[\s\S]*won, with probability 0\.5, because the draw fell on it/,
   )
-  assert.equal(run(['explain', 'xyz', '--source', clickhouse]).status, 1)
+  assert.equal(run(['explain', 'xyz', '--source', clickhouse]).status, 64)
+  assert.equal(run(['explain', 'f'.repeat(32), '--source', clickhouse]).status, 70)
   process.kill(-(up.pid as number), 'SIGINT')
   assert.equal(await exit, 0)
   const lines = log

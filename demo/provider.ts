@@ -152,7 +152,8 @@ const answerStream = async (call: Call): Promise<void> => {
     event(choice({ content: text.slice(token * charsPerToken, end * charsPerToken) }, null))
   }
   if (outcome.failure === 'cut') {
-    response.destroy()
+    // What was sent must be on its way before the connection goes, or it would go with it.
+    response.write(': cut\n\n', () => response.destroy())
     return
   }
   event(choice({}, 'stop'))

@@ -5,7 +5,7 @@ import type { MetricResult } from './evaluate.ts'
 import { type MetricName, metrics } from './metrics.ts'
 import type { CauseGroup, Verification } from './verify.ts'
 
-/** DESIGN's limits: below the first no estimate is shown as evidence, below the second it cannot decide. */
+/** Effective sample sizes: below the first no estimate is shown as evidence, below the second none can decide. */
 export const essRefusedBelow = 100
 export const essDecidesFrom = 250
 export const unsupportedMassMax = 0.01

@@ -1,3 +1,5 @@
+// The demo as a whole, smaller and faster than a person sees it: every request is found again, the truth stands beside
+// each estimate, and a production that leaves nothing to chance gets a refusal.
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
 import { mkdtemp, readFile, rm } from 'node:fs/promises'

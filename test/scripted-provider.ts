@@ -78,6 +78,9 @@ export const json =
 export const chunk = (model: unknown, delta: object, finish: string | null = null) =>
   `data: ${JSON.stringify({ id: 'chatcmpl-1', object: 'chat.completion.chunk', created: 1, model, choices: [{ index: 0, delta, finish_reason: finish }] })}\n\n`
 
+/** Ends the connection in the middle, once what was written is on its way. */
+const cut = (response: ServerResponse): void => void response.write(': cut\n\n', () => response.destroy())
+
 /** A stream; `cutAfter` destroys the connection after that many pieces, `usage` is sent when it was asked for. */
 export const sse =
   (
@@ -90,11 +93,11 @@ export const sse =
     response.write(chunk(body.model, { role: 'assistant', content: '' }))
     for (const [at, piece] of pieces.entries()) {
       if (gapMs > 0) await new Promise((resolve) => setTimeout(resolve, gapMs))
-      if (at === cutAfter) return void response.destroy()
+      if (at === cutAfter) return cut(response)
       if (response.destroyed) return
       response.write(chunk(body.model, { content: piece }))
     }
-    if (cutAfter !== undefined && cutAfter >= pieces.length) return void response.destroy()
+    if (cutAfter !== undefined && cutAfter >= pieces.length) return cut(response)
     response.write(chunk(body.model, {}, 'stop'))
     const asked = (body.stream_options as { include_usage?: boolean } | undefined)?.include_usage
     if (asked && usage)

@@ -177,13 +177,13 @@ const changes = ({ moves, sample, shares }: Replay): Markup =>
           html`<tr><th scope="row">${armName(from)}</th><th scope="row">${armName(to)}</th><td>${count(n)}</td></tr>`,
       )}</tbody></table></div>
 <h3>A few of them</h3>
-<div class="wide"><table class="words"><thead><tr><th>decision</th><th>request</th><th>production</th><th>candidate</th><th>its probability before</th></tr></thead><tbody>${sample.map(changed)}</tbody></table></div></section>`
+<div class="wide"><table class="words"><thead><tr><th>request</th><th>production</th><th>candidate</th><th>its probability before</th></tr></thead><tbody>${sample.map(changed)}</tbody></table></div></section>`
 
 const changed = ({ record, decision }: ChangedDecision): Markup => {
   const { request } = record
   const before = record.candidates.find(({ model }) => model === decision.chosen)?.probability ?? 0
   const tags = Object.entries(request.tags).map(([key, value]) => `${key}=${value}`)
-  return html`<tr><th scope="row"><code>${record.id}</code></th><td>${[`${count(request.input_tokens)} tokens`, request.tier, ...tags].filter(Boolean).join(', ')}</td>
+  return html`<tr><th scope="row">${[`${count(request.input_tokens)} tokens`, request.tier, ...tags].filter(Boolean).join(', ')}<br><small><code>${record.id}</code></small></th>
 <td>${armName(record.chosen ?? '')} <small>${record.reason ?? ''}</small></td><td>${armName(decision.chosen ?? '')} <small>${decision.reason}</small></td><td>${percent(before)}</td></tr>`
 }
 

@@ -36,4 +36,4 @@ const server = createServer({ keepAliveTimeout: 600_000 }, app)
 server.listen(0, '127.0.0.1', () =>
   process.send?.({ routerUrl: `http://127.0.0.1:${(server.address() as AddressInfo).port}` }),
 )
-process.once('SIGTERM', () => process.exit(0))
+for (const end of ['SIGTERM', 'disconnect'] as const) process.once(end, () => process.exit(0))

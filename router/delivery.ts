@@ -1,15 +1,17 @@
 // Delivers ended spans, losing none while there is room. The SDK's own batch processor drops a batch that failed once
-// and all that exceeds 2,048 spans; this one keeps the order, sends the same batch again until it is taken (the same
-// bytes, so the collector can tell a repetition), and counts what it has to give up.
-import type { ReadableSpan, SpanExporter, SpanProcessor } from '@opentelemetry/sdk-trace'
+// and all that exceeds 2,048 spans; this one encodes each span as it ends, seals what has gathered into a batch, sends
+// batches in order, and sends the same bytes again until they are taken, so the collector can tell a repetition.
+import { OTLPTraceExporter } from '@opentelemetry/exporter-trace-otlp-http'
+import type { ReadableSpan, SpanProcessor } from '@opentelemetry/sdk-trace'
 import type { Logger } from 'pino'
+import { SpanBatch } from './span-encoder.ts'
 
-/** Spans held while the collector does not answer; past this, new ones are dropped and counted. */
-const queuedSpansMax = 100_000
-/** A batch is encoded in one go, so this bounds how long a batch holds up requests. */
-const batchSpansMax = 256
-/** How long a span waits for company. */
-const lingerMs = 200
+/** Bytes held while the collector does not answer; past this, new spans are dropped and counted. */
+const queuedBytesMax = 268_435_456
+/** A batch is sealed when it has this many spans or bytes, or when its first span has waited this long. */
+const batchSpansMax = 2048
+const batchBytesMax = 4_194_304
+const lingerMs = 250
 const retryMsFirst = 100
 const retryMsMax = 5_000
 /** How long closing may take before what is left is given up and counted. */
@@ -26,10 +28,38 @@ export type DeliveryCounts = {
   readonly refused: number
 }
 
+type Serializer = { serializeRequest: (batch: unknown) => Uint8Array; deserializeResponse: unknown }
+type Sent = { readonly ok: boolean; readonly status: number; readonly message: string }
+
+/** The official exporter, with its settings, transport and retries, handed batches that are encoded already. */
+class EncodedBatchExporter extends OTLPTraceExporter {
+  constructor(url: string) {
+    super({ url })
+    const delegate = (this as unknown as { _delegate?: { _serializer?: Serializer } })._delegate
+    if (!delegate?._serializer) throw new TypeError('this version of the OTLP exporter keeps its serializer elsewhere')
+    const { deserializeResponse } = delegate._serializer
+    delegate._serializer = { serializeRequest: (batch) => (batch as [Uint8Array])[0], deserializeResponse }
+  }
+
+  send(body: Uint8Array): Promise<Sent> {
+    const { promise, resolve } = Promise.withResolvers<Sent>()
+    this.export([body] as never, ({ code, error }) => {
+      const { code: status = 0, message = '' } = (error ?? {}) as { code?: number; message?: string }
+      resolve({ ok: code === 0, status, message })
+    })
+    return promise
+  }
+}
+
+type Sealed = { readonly body: Uint8Array; readonly spans: number }
+
 export class DeliveryProcessor implements SpanProcessor {
-  readonly #exporter: SpanExporter
+  readonly #exporter: EncodedBatchExporter
   readonly #log: Logger
-  #queue: ReadableSpan[] = []
+  readonly #open = new SpanBatch()
+  readonly #sealed: Sealed[] = []
+  #sealedBytes = 0
+  #sealedSpans = 0
   #sending: Promise<void> | null = null
   #timer: NodeJS.Timeout | null = null
   #closing = false
@@ -39,92 +69,84 @@ export class DeliveryProcessor implements SpanProcessor {
   #refused = 0
   #failures = 0
 
-  constructor(exporter: SpanExporter, log: Logger) {
-    this.#exporter = exporter
+  constructor(url: string, log: Logger) {
+    this.#exporter = new EncodedBatchExporter(url)
     this.#log = log
   }
 
   get counts(): DeliveryCounts {
-    return { queued: this.#queue.length, delivered: this.#delivered, dropped: this.#dropped, refused: this.#refused }
+    return {
+      queued: this.#sealedSpans + this.#open.spans,
+      delivered: this.#delivered,
+      dropped: this.#dropped,
+      refused: this.#refused,
+    }
   }
 
   onStart(): void {}
 
   onEnd(span: ReadableSpan): void {
-    if (this.#queue.length >= queuedSpansMax || this.#closing) {
-      if (this.#dropped === 0) this.#log.error({ queuedSpansMax }, 'spans are being dropped: the queue is full')
+    if (this.#closing || this.#sealedBytes + this.#open.byteLength >= queuedBytesMax) {
+      if (this.#dropped === 0) this.#log.error({ queuedBytesMax }, 'spans are being dropped: the queue is full')
       this.#dropped += 1
       return
     }
-    this.#queue.push(span)
-    if (this.#sending) return
-    if (this.#queue.length >= batchSpansMax) this.#send()
-    else this.#timer ??= setTimeout(() => this.#send(), lingerMs)
+    this.#open.add(span)
+    if (this.#open.spans >= batchSpansMax || this.#open.byteLength >= batchBytesMax) this.#seal()
+    else this.#timer ??= setTimeout(() => this.#seal(), lingerMs)
   }
 
-  #send(): void {
+  #seal(): void {
     if (this.#timer) clearTimeout(this.#timer)
     this.#timer = null
+    const { spans } = this.#open
+    if (spans > 0) {
+      const body = this.#open.take()
+      this.#sealed.push({ body, spans })
+      this.#sealedBytes += body.length
+      this.#sealedSpans += spans
+    }
     this.#sending ??= this.#drain().finally(() => {
       this.#sending = null
     })
   }
 
   async #drain(): Promise<void> {
-    while (this.#queue.length > 0) {
-      const batch = this.#queue.slice(0, batchSpansMax)
-      const result = await this.#export(batch)
-      if (result === 'again') {
-        await this.#pause(
-          Math.min(retryMsMax, retryMsFirst * 2 ** Math.min(10, this.#failures)) * (0.8 + 0.4 * Math.random()),
-        )
+    for (let batch = this.#sealed[0]; batch; batch = this.#sealed[0]) {
+      const { ok, status, message } = await this.#exporter.send(batch.body)
+      if (!ok && !refusals.has(status)) {
+        await this.#pauseAfter(message)
         continue
       }
       this.#failures = 0
-      this.#queue = this.#queue.slice(batch.length)
-      if (result === 'delivered') this.#delivered += batch.length
-      else this.#refused += batch.length
+      this.#sealed.shift()
+      this.#sealedBytes -= batch.body.length
+      this.#sealedSpans -= batch.spans
+      if (ok) this.#delivered += batch.spans
+      else {
+        this.#refused += batch.spans
+        this.#log.error({ spans: batch.spans, status, error: message }, 'the collector refused a batch of spans')
+      }
     }
   }
 
-  #export(batch: ReadableSpan[]): Promise<'delivered' | 'refused' | 'again'> {
-    const { promise, resolve } = Promise.withResolvers<'delivered' | 'refused' | 'again'>()
-    this.#exporter.export(batch, ({ code, error }) => {
-      if (code === 0) return resolve('delivered')
-      const status = (error as { code?: number } | undefined)?.code
-      if (status !== undefined && refusals.has(status)) {
-        this.#log.error(
-          { spans: batch.length, status, error: error?.message },
-          'the collector refused a batch of spans',
-        )
-        return resolve('refused')
-      }
-      if (this.#failures === 0)
-        this.#log.warn(
-          { queued: this.#queue.length, error: error?.message },
-          'spans wait: the collector does not take them',
-        )
-      this.#failures += 1
-      resolve('again')
-    })
-    return promise
+  async #pauseAfter(error: string): Promise<void> {
+    if (this.#failures === 0)
+      this.#log.warn({ queued: this.counts.queued, error }, 'spans wait: the collector does not take them')
+    const ms = Math.min(retryMsMax, retryMsFirst * 2 ** Math.min(10, this.#failures))
+    this.#failures += 1
+    const { promise, resolve } = Promise.withResolvers<void>()
+    const timer = setTimeout(resolve, ms * (0.8 + 0.4 * Math.random()))
+    this.#wake = resolve
+    await promise
+    clearTimeout(timer)
   }
 
-  #pause(ms: number): Promise<void> {
-    return new Promise((resolve) => {
-      const timer = setTimeout(resolve, ms)
-      this.#wake = () => {
-        clearTimeout(timer)
-        resolve()
-      }
-    })
-  }
-
-  /** Resolves when everything ended so far has been delivered or given up. */
+  /** Resolves when everything ended so far has been delivered or set aside. */
   async forceFlush(): Promise<void> {
-    while (this.#queue.length > 0) {
+    while (this.counts.queued > 0) {
       this.#wake?.()
-      this.#send()
+      this.#seal()
       await this.#sending
     }
   }
@@ -135,10 +157,12 @@ export class DeliveryProcessor implements SpanProcessor {
     const timer = setTimeout(resolve, closeMsMax)
     await Promise.race([this.forceFlush(), promise])
     clearTimeout(timer)
-    if (this.#queue.length > 0) {
-      this.#dropped += this.#queue.length
-      this.#log.error({ spans: this.#queue.length }, 'spans were given up: the collector took none of them in time')
-      this.#queue = []
+    const { queued } = this.counts
+    if (queued > 0) {
+      this.#dropped += queued
+      this.#sealed.length = 0
+      this.#sealedSpans = 0
+      this.#log.error({ spans: queued }, 'spans were given up: the collector took none of them in time')
     }
     await this.#exporter.shutdown()
   }

@@ -9,7 +9,6 @@ import {
   type Tracer,
   trace,
 } from '@opentelemetry/api'
-import { OTLPTraceExporter } from '@opentelemetry/exporter-trace-otlp-http'
 import { NodeSDK } from '@opentelemetry/sdk-node'
 import { AlwaysOnSampler } from '@opentelemetry/sdk-trace'
 import type { Logger } from 'pino'
@@ -147,8 +146,7 @@ const emitFinished = (tracer: Tracer, exchange: Finished, epoch: string, seq: nu
 /** Starts telemetry to an OTLP/HTTP endpoint, or none at all. */
 export const startTelemetry = (options: { endpoint: string; serviceName: string } | false, log: Logger): Telemetry => {
   if (!options) return silent()
-  const exporter = new OTLPTraceExporter({ url: new URL('/v1/traces', options.endpoint).href })
-  const processor = new DeliveryProcessor(exporter, log)
+  const processor = new DeliveryProcessor(new URL('/v1/traces', options.endpoint).href, log)
   const { sdk, tracer } = tracerOf(options, processor)
   const epoch = randomUUID()
   let seq = 0

@@ -23,6 +23,13 @@ export const snapshotTypes = {
   breaker: 'string',
 } as const satisfies FeatureTypes
 
+/**
+ * Figures are rounded to what they can mean — hundredths of a millisecond, billionths of a dollar — because every one of
+ * them is recorded with every decision, and a short number is written and stored in half the time and space.
+ */
+const rounded = (value: number, perUnit: number): number => Math.round(value * perUnit) / perUnit
+const [hundredths, millionths, billionths] = [1e2, 1e6, 1e9]
+
 /** Features of one target for one request; null is unknown. */
 const featuresOf = (
   target: Target,
@@ -38,7 +45,11 @@ const featuresOf = (
     inFlight,
   )
   const expected = Math.min(outputTokens, request.output_tokens_max ?? Number.POSITIVE_INFINITY)
-  const usage = { inputTokens: request.input_tokens, outputTokens: expected, cachedInputTokens: null }
+  const costUsd = target.price.costUsd({
+    inputTokens: request.input_tokens,
+    outputTokens: expected,
+    cachedInputTokens: null,
+  })
   return {
     quality: null,
     ...target.features,
@@ -46,13 +57,13 @@ const featuresOf = (
     context_tokens_max: target.contextTokensMax,
     input_usd_per_mtok: target.price.inputUsdPerMtok,
     output_usd_per_mtok: target.price.outputUsdPerMtok,
-    cost_usd: target.price.costUsd(usage),
-    output_tokens_expected: expected,
-    ttft_ms: ttftMs,
-    tokens_per_s: tokensPerS,
-    latency_ms: ttftMs + (expected * 1000) / tokensPerS,
-    error_rate: errorRate,
-    samples,
+    cost_usd: costUsd === null ? null : rounded(costUsd, billionths),
+    output_tokens_expected: rounded(expected, hundredths),
+    ttft_ms: rounded(ttftMs, hundredths),
+    tokens_per_s: rounded(tokensPerS, hundredths),
+    latency_ms: rounded(ttftMs + (expected * 1000) / tokensPerS, hundredths),
+    error_rate: rounded(errorRate, millionths),
+    samples: rounded(samples, hundredths),
     in_flight: inFlight,
     breaker,
   }

@@ -4,7 +4,7 @@ import { after, before, test } from 'node:test'
 import { readMigrations } from '../collector/migrate.ts'
 import type { Collector } from '../collector/server.ts'
 import type { Attempt } from '../router/policy/attempt.ts'
-import { attemptToAttributes, attributeNames, phaseAttribute, toAttributes } from '../router/policy/attributes.ts'
+import { attemptToAttributes, attributeNames, phaseAttributes, toAttributes } from '../router/policy/attributes.ts'
 import type { DecisionRecord } from '../router/policy/record.ts'
 import { jsonRequest, jsonSpan, otlpAttributes, post, rowsOf, temporaryCollector } from './collector-fixtures.ts'
 
@@ -118,8 +118,8 @@ test('a decision span becomes a typed row, its candidates parallel arrays', asyn
       'signalbox.seq': 17,
       'signalbox.overhead_ms': 1.5,
       'http.response.status_code': 200,
-      [phaseAttribute('decide')]: 0.25,
-      [phaseAttribute('first_byte')]: 170,
+      [phaseAttributes.decide]: 0.25,
+      [phaseAttributes.first_byte]: 170,
     }),
   })
   assert.equal((await post(collector, jsonRequest(span))).status, 200)
@@ -264,7 +264,7 @@ test('garbage in any attribute that a view reads neither fails the insert nor lo
   const spans = garbage.flatMap((text) =>
     names.flatMap((name) =>
       [2, 3].map((kind) => {
-        const attributes = Object.fromEntries([...keys, ...more, phaseAttribute('queue')].map((key) => [key, text]))
+        const attributes = Object.fromEntries([...keys, ...more, phaseAttributes.queue].map((key) => [key, text]))
         return jsonSpan({ name, kind, attributes: otlpAttributes(attributes) })
       }),
     ),

@@ -11,7 +11,7 @@ import {
   type AttributeValue,
   attemptToAttributes,
   attributeNames,
-  phaseAttribute,
+  phaseAttributes,
   phases,
   toAttributes,
 } from '../router/policy/attributes.ts'
@@ -185,7 +185,7 @@ const spansOf = (i: number, startMs: number): Span[] => {
     [attributeNames.seq]: i,
     [attributeNames.httpStatus]: outcome?.http_status ?? 0,
     [attributeNames.overheadMs]: 1.5,
-    ...Object.fromEntries(phases.map((phase, index) => [phaseAttribute(phase), (index + 1) / 2])),
+    ...Object.fromEntries(phases.map((phase, index) => [phaseAttributes[phase], (index + 1) / 2])),
   }
   const name = 'POST /v1/chat/completions'
   const server = { traceId, spanId: parentSpanId, parentSpanId: '', name, kind: 2, startMs, attributes }

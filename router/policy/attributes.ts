@@ -89,7 +89,9 @@ export const phases = [
 ] as const
 export type Phase = (typeof phases)[number]
 /** The attribute that holds a phase's milliseconds. */
-export const phaseAttribute = (phase: Phase): string => `signalbox.phase.${phase}_ms`
+export const phaseAttributes = Object.fromEntries(
+  phases.map((phase) => [phase, `signalbox.phase.${phase}_ms`]),
+) as Readonly<Record<Phase, string>>
 
 /** Span names that are not made from the request: the policy in force, and a judgement of an answer. */
 export const spanNames = { policy: 'signalbox.policy', evaluation: 'gen_ai.evaluation.result' } as const

@@ -1,3 +1,4 @@
+// Decisions in words: every reason, exclusion and outcome has a sentence, and the table shows what was known.
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { type AttemptLine, exclusionWords, explainDecision, reasonWords } from '../router/policy/explain.ts'

@@ -1,3 +1,4 @@
+// The demo's providers under the official SDK: the recorded answer, delay and failure, as JSON and as a stream.
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
 import OpenAI from 'openai'

@@ -1,3 +1,4 @@
+// The truth that the demo prints: equal to a plain average over every request, model and fallback.
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { test } from 'node:test'

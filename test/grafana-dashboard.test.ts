@@ -1,3 +1,4 @@
+// The dashboard's JSON is what its code makes, and every panel has what a person needs to read it.
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { test } from 'node:test'

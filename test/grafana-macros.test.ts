@@ -1,3 +1,4 @@
+// The data source's macros, expanded as the plugin expands them.
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { expand, expandConditionalAll, expandMacros, expandVariables } from './grafana-macros.ts'

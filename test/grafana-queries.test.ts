@@ -1,3 +1,4 @@
+// Every query of the dashboard on the real engine, over rows that the real views made of real spans.
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'

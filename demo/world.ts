@@ -85,9 +85,8 @@ export const targets: readonly Target[] = [
   },
 ]
 
-/** A file of this folder, which the compiled program finds in the package. */
-export const demoFile = (name: string): URL =>
-  new URL(import.meta.url.endsWith('.ts') ? name : `../../demo/${name}`, import.meta.url)
+/** A file of this folder; the build puts a copy beside the compiled code. */
+export const demoFile = (name: string): URL => new URL(name, import.meta.url)
 
 const readTable = async (name: string): Promise<Readonly<Record<string, string>>[]> => {
   const text = gunzipSync(await readFile(demoFile(`data/${name}.csv.gz`))).toString('utf8')

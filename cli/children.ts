@@ -3,9 +3,9 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 
-/** How long a child may take to get ready, and to stop. */
+/** How long a child may take to get ready, and to stop: a router may have a backlog of spans to deliver. */
 const readyMsMax = 60_000
-const stopMsMax = 30_000
+const stopMsMax = 120_000
 /** A larger young generation spares the router about a tenth of its work. */
 const routerFlags = ['--max-semi-space-size=32']
 

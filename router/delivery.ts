@@ -1,6 +1,7 @@
 // Delivers ended spans, losing none while there is room. The SDK's own batch processor drops a batch that failed once
 // and all that exceeds 2,048 spans; this one encodes each span as it ends, seals what has gathered into a batch, sends
 // batches in order, and sends the same bytes again until they are taken, so the collector can tell a repetition.
+import { setTimeout as sleep } from 'node:timers/promises'
 import { OTLPTraceExporter } from '@opentelemetry/exporter-trace-otlp-http'
 import type { ReadableSpan, SpanProcessor } from '@opentelemetry/sdk-trace'
 import type { Logger } from 'pino'
@@ -14,7 +15,7 @@ const batchBytesMax = 4_194_304
 const lingerMs = 250
 const retryMsFirst = 100
 const retryMsMax = 5_000
-/** How long closing may take before what is left is given up and counted. */
+/** How long closing waits for a batch to be taken before what is left is given up and counted. */
 const closeMsMax = 15_000
 /** Statuses that say this batch will never be taken. */
 const refusals = new Set([400, 413, 415, 422])
@@ -153,10 +154,14 @@ export class DeliveryProcessor implements SpanProcessor {
 
   async shutdown(): Promise<void> {
     this.#closing = true
-    const { promise, resolve } = Promise.withResolvers<void>()
-    const timer = setTimeout(resolve, closeMsMax)
-    await Promise.race([this.forceFlush(), promise])
-    clearTimeout(timer)
+    const flushed = this.forceFlush()
+    let settled: number
+    do {
+      settled = this.#delivered + this.#refused
+      const patience = new AbortController()
+      await Promise.race([flushed, sleep(closeMsMax, undefined, { signal: patience.signal }).catch(() => {})])
+      patience.abort()
+    } while (this.counts.queued > 0 && this.#delivered + this.#refused > settled)
     const { queued } = this.counts
     if (queued > 0) {
       this.#dropped += queued

@@ -31,7 +31,9 @@ export const migrate = async (store: Store, migrations?: readonly Migration[]): 
   await store.command('CREATE DATABASE IF NOT EXISTS otel')
   await store.command(`CREATE TABLE IF NOT EXISTS otel.schema_migrations
     (number UInt32, name String, applied_at DateTime DEFAULT now()) ENGINE = MergeTree ORDER BY number`)
-  const rows = await store.query<{ number: number }>('SELECT number FROM otel.schema_migrations')
+  const rows = await store.query<{ number: number }>(
+    'SELECT DISTINCT number FROM otel.schema_migrations ORDER BY number',
+  )
   const done = new Set(rows.map((row) => row.number))
   const unknown = [...done].filter((number) => !steps.some((step) => step.number === number))
   if (unknown.length > 0) {

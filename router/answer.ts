@@ -81,6 +81,9 @@ const sendWith =
     const answer = await core.upstream.call({ number, cause, target, chat, client, begin })
     core.inFlight.set(model, (core.inFlight.get(model) ?? 1) - 1)
     core.health = observe(core.health, answer.attempt)
+    const { error, serverAddress, serverPort } = answer.attempt
+    if (error && error.kind !== 'client-abort')
+      core.log.warn({ decision: decisionId, model, error, serverAddress, serverPort }, 'an attempt failed')
     return answer
   }
 

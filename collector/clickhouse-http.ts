@@ -32,6 +32,7 @@ const statusByCode = new Map<number, number>([
   ...[6, 25, 26, 27, 36, 38, 41, 43, 53, 62, 69, 70, 72, 117, 321, 349, 456, 457].map((c) => [c, 400] as const),
   ...[46, 47, 50, 56, 60, 63, 73, 78, 79, 81, 107, 115, 1000].map((c) => [c, 404] as const),
   [48, 501],
+  [497, 403],
   [159, 408],
   [202, 503],
 ])
@@ -68,6 +69,20 @@ const answer = async (
   await sendResult(request, response, statement, result, url.searchParams.get('enable_http_compression') === '1')
 }
 
+/** What reads or writes outside the data folder, which the engine itself would do for anyone. */
+const outside =
+  /\b(file|url|http|s3|gcs|hdfs|azureBlobStorage|remote|remoteSecure|executable|input|mysql|postgresql|mongodb|redis|sqlite|odbc|jdbc|deltaLake|iceberg\w*|hudi|python)(?:Cluster)?[`"]?\s*\(|\binto\s+outfile\b|\bfrom\s+infile\b/i
+/** String literals and comments; the names in quotes stay. */
+const literals = /'(?:[^'\\]|\\[\s\S]|'')*'|--[^\n]*|\/\*[\s\S]*?\*\//g
+
+const refuseOutside = (sql: string): void => {
+  // Data that follows an INSERT is not read as SQL.
+  const data = /^\s*insert\b/i.test(sql) ? sql.search(/\bformat\s+\w+/i) : -1
+  const found = outside.exec((data < 0 ? sql : sql.slice(0, data)).replaceAll(literals, "''"))
+  if (found)
+    throw refusal(497, `'${found[1] ?? found[0]}' is not served here: it reaches outside the database. (ACCESS_DENIED)`)
+}
+
 const statementOf = (request: IncomingMessage, search: URLSearchParams, body: Buffer): Statement => {
   for (const name of ['session_id', 'compress', 'decompress']) {
     if ((search.get(name) ?? '0') !== '0') throw notImplemented(`'${name}' in front of the embedded engine`)
@@ -76,6 +91,7 @@ const statementOf = (request: IncomingMessage, search: URLSearchParams, body: Bu
   const query = search.get('query') ?? ''
   const sql = body.length > 0 ? `${query}${query === '' ? '' : '\n'}${body}` : query
   if (sql.trim() === '') throw refusal(62, 'Empty query. (SYNTAX_ERROR)')
+  refuseOutside(sql)
   const settings: Record<string, string> = {}
   const parameters: Record<string, string> = {}
   for (const [name, value] of search) {

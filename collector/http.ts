@@ -12,6 +12,7 @@ export const bodyBytesMax = 64 * 1024 * 1024
 const requestMsMax = 120_000
 /** How long running requests may take to end once the server is closing. */
 const closeMsMax = 10_000
+const sweepMs = 50
 
 /** A request that is refused; `status` is the HTTP status. */
 export class HttpError extends Error {
@@ -89,9 +90,10 @@ const decompressorOf = (request: IncomingMessage) => {
   )
 }
 
-/** Refuses requests that a web page elsewhere made a browser send: those name an origin, or a host that is not this one. */
+/** Refuses requests that a web page made a browser send: they name an origin, their site, or a host that is not this one. */
 export const refuseBrowsers = (request: IncomingMessage): void => {
-  const { origin, host } = request.headers
+  const { origin, host, 'sec-fetch-site': site } = request.headers
+  if (site !== undefined && site !== 'none') throw new HttpError(403, 'requests from web pages are refused')
   if (origin !== undefined) throw new HttpError(403, `requests from web pages (${origin.slice(0, 200)}) are refused`)
   if (host !== undefined && !isLoopback(host.replace(/:\d+$/, ''))) {
     throw new HttpError(403, `host '${host.slice(0, 200)}' is not this server, which is at localhost`)
@@ -115,6 +117,9 @@ export const listen = async (handler: RequestListener, host: string, port: numbe
 
 const closeServer = async (server: Server): Promise<void> => {
   const deadline = setTimeout(() => server.closeAllConnections(), closeMsMax)
+  // A connection that was busy when closing began is idle, but kept alive, once it has its answer.
+  const sweep = setInterval(() => server.closeIdleConnections(), sweepMs)
   await new Promise((resolve) => server.close(resolve))
+  clearInterval(sweep)
   clearTimeout(deadline)
 }

@@ -5,7 +5,7 @@ import type { Logger } from 'pino'
 import { type ChatRequest, parseChat, type Rejection } from './chat.ts'
 import { Client } from './client.ts'
 import type { Config } from './config.ts'
-import { dispatch, type Exchange, outcomeOf, type Send } from './dispatch.ts'
+import { costOf, dispatch, type Exchange, outcomeOf, type Send } from './dispatch.ts'
 import { type Health, observe } from './health.ts'
 import { callerOf, readBody, statedBy } from './intake.ts'
 import type { Phase } from './policy/attributes.ts'
@@ -15,6 +15,8 @@ import { contextFor } from './snapshot.ts'
 import type { Target } from './target.ts'
 import type { Telemetry } from './telemetry.ts'
 import type { Upstream } from './upstream.ts'
+
+const modelsNamedMax = 50
 
 /** What the router knows and changes while it runs. */
 export type Core = {
@@ -35,6 +37,8 @@ export const answerChat = async (core: Core, request: IncomingMessage, response:
   if (typeof raw !== 'string') return reject(core, client, raw)
   const chat = parseChat(raw)
   if ('status' in chat) return reject(core, client, chat)
+  const unknown = unknownModel(core, chat.body.model)
+  if (unknown) return reject(core, client, unknown)
   const parsedMs = client.elapsedMs()
 
   const stated = statedBy(chat, request.headers, caller)
@@ -56,10 +60,19 @@ export const answerChat = async (core: Core, request: IncomingMessage, response:
   })
 }
 
+/** `auto` and the policy's name let the policy choose; any other name must be that of a model. */
+const unknownModel = ({ config, targets }: Core, model: string): Rejection | null => {
+  if (model === 'auto' || model === config.policy.name || targets.has(model)) return null
+  const known = ['auto', ...targets.keys()].slice(0, modelsNamedMax).join(', ')
+  const message = `model '${model}' is not in signalbox.yaml; it has: ${known}`
+  return { status: 404, code: 'model_not_found', message, param: 'model' }
+}
+
 const reject = ({ telemetry, log }: Core, client: Client, rejection: Rejection): void => {
   const { status, code, message, param } = rejection
   telemetry.rejected(status, code, client.startedAtMs)
-  log.warn({ status, code }, message)
+  // The message may quote what the client sent, so the log has only what kind of mistake it was, and where.
+  log.warn({ status, code, param }, 'a request was refused')
   if (client.begun) return
   client.begin(status, { 'content-type': 'application/json', connection: 'close' })
   client.end(JSON.stringify(errorBody(message, 'invalid_request_error', code, param)))
@@ -78,8 +91,10 @@ const sendWith =
         'x-signalbox-model': model,
         'x-signalbox-attempts': String(number),
       })
-    const answer = await core.upstream.call({ number, cause, target, chat, client, begin })
-    core.inFlight.set(model, (core.inFlight.get(model) ?? 1) - 1)
+    const call = { number, cause, target, chat, client, begin }
+    const answer = await core.upstream
+      .call(call)
+      .finally(() => core.inFlight.set(model, (core.inFlight.get(model) ?? 1) - 1))
     core.health = observe(core.health, answer.attempt)
     const { error, serverAddress, serverPort } = answer.attempt
     if (error && error.kind !== 'client-abort')
@@ -91,10 +106,7 @@ const upstreamMs = ({ attempts }: Exchange): number => attempts.reduce((sum, { d
 
 const ownHeaders = (exchange: Exchange, client: Client): Record<string, string> => {
   const { context, attempts } = exchange
-  const cost = attempts.reduce<number | null>(
-    (sum, a) => (sum === null || a.costUsd === null ? null : sum + a.costUsd),
-    0,
-  )
+  const cost = costOf(attempts)
   return {
     'x-signalbox-decision-id': context.id,
     'x-signalbox-model': attempts.at(-1)?.model ?? '',

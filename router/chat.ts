@@ -1,6 +1,7 @@
 // A chat-completions request as it comes in: parsed once, forwarded as nearly byte for byte as the target allows. Only
 // the model's name is replaced in the raw text, and streams are made to report their usage.
 import { z } from 'zod'
+import { tagsMax, textMax } from './policy/record.ts'
 import { issueText } from './policy/yaml.ts'
 
 const messagesMax = 10_000
@@ -10,7 +11,7 @@ const tokensPerMessage = 4
 
 const tokenLimit = z.int().min(1).max(100_000_000).nullish()
 const bodySchema = z.looseObject({
-  model: z.string().min(1).max(200),
+  model: z.string().min(1).max(textMax.model),
   messages: z
     .array(z.looseObject({ role: z.string() }))
     .min(1)
@@ -19,8 +20,11 @@ const bodySchema = z.looseObject({
   stream_options: z.looseObject({ include_usage: z.boolean().nullish() }).nullish(),
   max_tokens: tokenLimit,
   max_completion_tokens: tokenLimit,
-  user: z.string().max(200).nullish(),
-  metadata: z.record(z.string().max(64), z.string().max(512)).nullish(),
+  user: z.string().max(textMax.user).nullish(),
+  metadata: z
+    .record(z.string().max(64), z.string().max(textMax.tag))
+    .refine((tags) => Object.keys(tags).length <= tagsMax, { error: `wanted at most ${tagsMax} entries` })
+    .nullish(),
 })
 type Body = z.infer<typeof bodySchema>
 
@@ -88,7 +92,9 @@ const charactersOf = ({ content, tool_calls }: Record<string, unknown>): number 
   )
 }
 
-const modelKey = /"model"\s*:\s*("(?:[^"\\]|\\.)*")/g
+const modelKey = /"model"\s*:\s*("[^"\\]{0,200}")/g
+/** An escaped letter of `model`: the word may then stand where the pattern does not see it. */
+const escapedLetter = /\\u006/i
 
 /**
  * The body to send to a target: the client's own text with the model's name replaced, and for streams with
@@ -101,6 +107,7 @@ export const bodyFor = ({ raw, body, stream, wantsUsage }: ChatRequest, upstream
   const askUsage = stream && !wantsUsage
   if (
     hits.length !== 1 ||
+    escapedLetter.test(raw) ||
     !hit?.[1] ||
     JSON.parse(hit[1]) !== body.model ||
     (askUsage && body.stream_options !== undefined)

@@ -27,8 +27,11 @@ export const emptyReading = (): Reading => ({
 
 type Json = Record<string, unknown>
 const object = (value: unknown): Json | null => (value !== null && typeof value === 'object' ? (value as Json) : null)
+/** More tokens than this are a mistake of the provider, and not known is better than absurd. */
+const tokensMax = 2 ** 32 - 1
+
 const count = (value: unknown): number | null =>
-  typeof value === 'number' && Number.isFinite(value) && value >= 0 ? value : null
+  typeof value === 'number' && Number.isInteger(value) && value >= 0 && value <= tokensMax ? value : null
 
 const usageOf = (value: unknown): Usage | null => {
   const usage = object(value)
@@ -62,9 +65,9 @@ const fold = (reading: Reading, json: Json): boolean => {
   for (const choice of Array.isArray(json.choices) ? json.choices : []) {
     const { delta, message, finish_reason } = object(choice) ?? {}
     const part = object(delta) ?? object(message)
-    for (const text of [part?.content, part?.reasoning_content, part?.refusal])
+    for (const text of [part?.content, part?.reasoning_content, part?.reasoning, part?.refusal])
       if (typeof text === 'string') content += text.length
-    if (part?.tool_calls) content += JSON.stringify(part.tool_calls).length
+    for (const call of [part?.tool_calls, part?.function_call]) if (call) content += JSON.stringify(call).length
     if (typeof finish_reason === 'string') {
       reading.finishReasons.push(finish_reason)
       reading.done = true
@@ -90,8 +93,7 @@ export const readAnswer = (reading: Reading, body: Buffer): boolean => {
 /** What a piece of a stream held. `forward` is what the client gets of it: whole events, as they came. */
 export type StreamPiece =
   | { readonly kind: 'events'; readonly forward: Buffer; readonly content: boolean }
-  | { readonly kind: 'error'; readonly message: string }
-  | { readonly kind: 'malformed' }
+  | { readonly kind: 'error' | 'malformed'; readonly forward: Buffer; readonly content: boolean }
 
 const empty = Buffer.alloc(0)
 
@@ -115,18 +117,22 @@ export class EventReader {
     for (let end = boundaryAfter(bytes, start); end > 0; end = boundaryAfter(bytes, start)) {
       const event = bytes.subarray(start, end)
       const read = this.#read(event)
-      if (read === 'malformed') return { kind: 'malformed' }
-      if (typeof read === 'object') return { kind: 'error', message: read.error }
+      if (read === 'malformed' || read === 'error') return { kind: read, forward: Buffer.concat(kept), content }
       content ||= read === 'content'
       if (read !== 'usage' || this.#keepUsage) kept.push(event)
       start = end
     }
     this.#rest = bytes.subarray(start)
-    if (this.#rest.length > eventBytesMax) return { kind: 'malformed' }
+    if (this.#rest.length > eventBytesMax) return { kind: 'malformed', forward: Buffer.concat(kept), content }
     return { kind: 'events', forward: kept.length === 1 ? (kept[0] as Buffer) : Buffer.concat(kept), content }
   }
 
-  #read(event: Buffer): 'content' | 'usage' | 'other' | 'malformed' | { error: string } {
+  /** The last event, when the stream ended without the blank line after it. */
+  end(): StreamPiece {
+    return this.push(Buffer.from(this.#rest.length > 0 ? '\n\n' : ''))
+  }
+
+  #read(event: Buffer): 'content' | 'usage' | 'other' | 'malformed' | 'error' {
     const data = dataOf(event.toString('utf8'))
     if (data === '') return 'other'
     if (data === '[DONE]') {
@@ -136,7 +142,7 @@ export class EventReader {
     try {
       const json = object(JSON.parse(data))
       if (!json) return 'malformed'
-      if (json.error) return { error: String(object(json.error)?.message ?? JSON.stringify(json.error)) }
+      if (json.error) return 'error'
       if (fold(this.reading, json)) return 'content'
       return json.usage && Array.isArray(json.choices) && json.choices.length === 0 ? 'usage' : 'other'
     } catch {

@@ -6,6 +6,7 @@ import { dirname, resolve } from 'node:path'
 import { z } from 'zod'
 import type { FeatureTypes } from './policy/cel.ts'
 import { type Policy, PolicyError, parsePolicy } from './policy/policy.ts'
+import { textMax } from './policy/record.ts'
 import { type Path, parseYaml, pathText } from './policy/yaml.ts'
 import { bookPrice, configuredPrice, type Price, unknownPrice } from './prices.ts'
 import { snapshotTypes } from './snapshot.ts'
@@ -14,6 +15,12 @@ import type { Provider, Target } from './target.ts'
 const timeoutMsMax = 3_600_000
 const timeout = (otherwise: number) => z.int().min(1).max(timeoutMsMax).default(otherwise)
 const name = z.string().min(1).max(200)
+/** Names that a header can carry. */
+const modelName = name
+  .regex(/^[\x21-\x7e]+$/, 'wanted printable ASCII without spaces')
+  .refine((text) => text !== 'auto', {
+    error: "'auto' is what clients ask for when the policy is to choose",
+  })
 const usd = z.number().min(0)
 const featureName = z.string().regex(/^[a-z][a-z0-9_]*$/, 'wanted a name in snake_case')
 
@@ -32,8 +39,8 @@ const configSchema = z.strictObject({
             .regex(/^[0-9a-f]{64}$/, 'wanted 64 hex digits')
             .optional(),
           key_env: z.string().optional(),
-          tenant: z.string().default(''),
-          tier: z.string().default(''),
+          tenant: z.string().max(textMax.tenant).default(''),
+          tier: z.string().max(textMax.tier).default(''),
         })
         .refine((key) => (key.sha256 === undefined) !== (key.key_env === undefined), {
           error: 'wanted either sha256 (of the key) or key_env (the variable that holds it)',
@@ -55,7 +62,9 @@ const configSchema = z.strictObject({
       z.strictObject({
         name,
         kind: z.literal('openai'),
-        base_url: z.url({ protocol: /^https?$/ }),
+        base_url: z.url({ protocol: /^https?$/ }).refine((url) => !/[?#]|\/\/[^/]*@/.test(url), {
+          error: 'wanted an address without a query, a fragment or credentials; keys go into api_key_env',
+        }),
         api_key_env: z.string().optional(),
         timeouts_ms: z
           .strictObject({
@@ -71,7 +80,7 @@ const configSchema = z.strictObject({
   models: z
     .array(
       z.strictObject({
-        name,
+        name: modelName,
         provider: name,
         upstream_model: name.optional(),
         context_tokens_max: z.int().min(1).optional(),
@@ -216,7 +225,8 @@ const policyOf = (
       : parsePolicy(JSON.stringify(policy), features, 'policy')
   } catch (error) {
     if (error instanceof PolicyError) for (const problem of error.problems) report(['policy'], problem)
-    else if ((error as NodeJS.ErrnoException).code === 'ENOENT') report(['policy'], `there is no file ${file}`)
+    else if ((error as NodeJS.ErrnoException).syscall)
+      report(['policy'], `${file} cannot be read (${(error as NodeJS.ErrnoException).code})`)
     else throw error
     return null
   }

@@ -29,24 +29,42 @@ export type DeliveryCounts = {
   readonly refused: number
 }
 
-type Serializer = { serializeRequest: (batch: unknown) => Uint8Array; deserializeResponse: unknown }
-type Sent = { readonly ok: boolean; readonly status: number; readonly message: string }
+type Response = {
+  readonly partialSuccess?: { readonly rejectedSpans?: number | string; readonly errorMessage?: string }
+}
+type Serializer = {
+  serializeRequest: (batch: unknown) => Uint8Array
+  deserializeResponse: (body: Uint8Array) => Response
+}
+type Sent = { readonly ok: boolean; readonly status: number; readonly message: string; readonly rejected: number }
 
 /** The official exporter, with its settings, transport and retries, handed batches that are encoded already. */
 class EncodedBatchExporter extends OTLPTraceExporter {
+  /** What the collector said beside 200 about the batch in flight; there is one at a time. */
+  #partial: NonNullable<Response['partialSuccess']> = {}
+
   constructor(url: string) {
     super({ url })
     const delegate = (this as unknown as { _delegate?: { _serializer?: Serializer } })._delegate
     if (!delegate?._serializer) throw new TypeError('this version of the OTLP exporter keeps its serializer elsewhere')
     const { deserializeResponse } = delegate._serializer
-    delegate._serializer = { serializeRequest: (batch) => (batch as [Uint8Array])[0], deserializeResponse }
+    delegate._serializer = {
+      serializeRequest: (batch) => (batch as [Uint8Array])[0],
+      deserializeResponse: (body) => {
+        const response = deserializeResponse(body)
+        this.#partial = response.partialSuccess ?? {}
+        return response
+      },
+    }
   }
 
   send(body: Uint8Array): Promise<Sent> {
     const { promise, resolve } = Promise.withResolvers<Sent>()
+    this.#partial = {}
     this.export([body] as never, ({ code, error }) => {
       const { code: status = 0, message = '' } = (error ?? {}) as { code?: number; message?: string }
-      resolve({ ok: code === 0, status, message })
+      const { rejectedSpans = 0, errorMessage = '' } = this.#partial
+      resolve({ ok: code === 0, status, message: message || errorMessage, rejected: Number(rejectedSpans) })
     })
     return promise
   }
@@ -114,7 +132,7 @@ export class DeliveryProcessor implements SpanProcessor {
 
   async #drain(): Promise<void> {
     for (let batch = this.#sealed[0]; batch; batch = this.#sealed[0]) {
-      const { ok, status, message } = await this.#exporter.send(batch.body)
+      const { ok, status, message, rejected } = await this.#exporter.send(batch.body)
       if (!ok && !refusals.has(status)) {
         await this.#pauseAfter(message)
         continue
@@ -123,11 +141,10 @@ export class DeliveryProcessor implements SpanProcessor {
       this.#sealed.shift()
       this.#sealedBytes -= batch.body.length
       this.#sealedSpans -= batch.spans
-      if (ok) this.#delivered += batch.spans
-      else {
-        this.#refused += batch.spans
-        this.#log.error({ spans: batch.spans, status, error: message }, 'the collector refused a batch of spans')
-      }
+      const refused = ok ? Math.min(rejected, batch.spans) : batch.spans
+      this.#delivered += batch.spans - refused
+      this.#refused += refused
+      if (refused > 0) this.#log.error({ spans: refused, status, error: message }, 'the collector refused spans')
     }
   }
 

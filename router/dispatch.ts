@@ -1,6 +1,6 @@
 // The life of a request after the decision: walk the plan until something is final. Decide once; what happens then is
 // outcome, recorded attempt by attempt with its cause.
-import { type Attempt, type AttemptError, errorType } from './policy/attempt.ts'
+import { type Attempt, errorType, isTargetsFault } from './policy/attempt.ts'
 import type { Context, Decision, NumberSource, Outcome, OutcomeStatus } from './policy/record.ts'
 import type { Answer } from './upstream.ts'
 
@@ -29,40 +29,26 @@ export const dispatch = async (context: Context, decision: Decision, send: Send)
 }
 
 /** Another target is tried unless the client has its answer, part of it, or has gone. */
-const isFinal = ({ error, ttftMs }: Attempt): boolean => error === null || ttftMs !== null || !isRepairable(error)
-
-/** Whether another target may do better. What the provider refused (other 4xx) another one would refuse too. */
-const isRepairable = (error: AttemptError): boolean => {
-  switch (error.kind) {
-    case 'status':
-      return error.status === 408 || error.status === 429 || error.status >= 500
-    case 'client-abort':
-      return false
-    case 'connect':
-    case 'timeout':
-    case 'upstream-cut':
-    case 'malformed':
-    case 'too-large':
-      return true
-  }
-}
+const isFinal = ({ error, ttftMs }: Attempt): boolean => error === null || ttftMs !== null || !isTargetsFault(error)
 
 /** What the router measured around the attempts, milliseconds. */
 export type Times = { readonly latencyMs: number; readonly ttftMs: number | null; readonly httpStatus: number }
+
+/** What all attempts cost together, US dollars; null as soon as one of them is not known. */
+export const costOf = (attempts: readonly Attempt[]): number | null =>
+  attempts.reduce<number | null>((sum, { costUsd }) => (sum === null || costUsd === null ? null : sum + costUsd), 0)
 
 /** Sums an exchange up. Tokens are those of the answer that was served; the cost is that of every attempt. */
 export const outcomeOf = ({ attempts, last }: Exchange, times: Times): Outcome => {
   const final = last?.attempt
   const served = final && final.error === null ? final.model : null
-  const costs = attempts.map(({ costUsd }) => costUsd)
-  const cost = costs.reduce<number | null>((sum, part) => (sum === null || part === null ? null : sum + part), 0)
   return {
     status: statusOf(final),
     served: served ?? (final?.ttftMs != null ? final.model : null),
     attempts: attempts.length,
     http_status: times.httpStatus,
     error_type: final ? (final.error ? errorType(final.error) : null) : 'no-candidate',
-    cost_usd: cost,
+    cost_usd: costOf(attempts),
     cost_source: worst(attempts.map(({ costSource }) => costSource)),
     latency_ms: times.latencyMs,
     ttft_ms: times.ttftMs,
@@ -79,7 +65,7 @@ const statusOf = (final: Attempt | undefined): OutcomeStatus => {
   if (!final.error) return 'ok'
   if (final.error.kind === 'client-abort') return 'client-abort'
   if (final.ttftMs !== null) return 'upstream-cut'
-  return isRepairable(final.error) ? 'error' : 'rejected'
+  return isTargetsFault(final.error) ? 'error' : 'rejected'
 }
 
 const worst = (sources: readonly NumberSource[]): NumberSource =>

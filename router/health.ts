@@ -1,6 +1,6 @@
 // The health of every target is a fold over attempts: `observe(health, attempt) → health`. The router keeps the newest
 // value in one variable; replay can fold its own. Means are decayed by time, so that an hour-old outage is forgotten.
-import type { Attempt } from './policy/attempt.ts'
+import { type Attempt, isTargetsFault } from './policy/attempt.ts'
 
 /** How long until an observation counts half. */
 const halfLifeMs = 120_000
@@ -13,21 +13,26 @@ const openMsMax = 60_000
 type Decayed = { readonly sum: number; readonly weight: number; readonly atMs: number }
 const nothing: Decayed = { sum: 0, weight: 0, atMs: 0 }
 
+/** The share of its weight that an observation still has. */
+const keptOf = ({ atMs }: Decayed, nowMs: number): number => 2 ** (-Math.max(0, nowMs - atMs) / halfLifeMs)
+
 const add = (mean: Decayed, value: number, atMs: number): Decayed => {
-  const keep = 2 ** (-Math.max(0, atMs - mean.atMs) / halfLifeMs)
+  const keep = keptOf(mean, atMs)
   return { sum: mean.sum * keep + value, weight: mean.weight * keep + 1, atMs: Math.max(atMs, mean.atMs) }
 }
 /** The mean, with the prior as one observation more: an unseen target reads as the prior, a forgotten one returns to it. */
-const meanOf = ({ sum, weight, atMs }: Decayed, prior: number, nowMs: number): number => {
-  const keep = 2 ** (-Math.max(0, nowMs - atMs) / halfLifeMs)
-  return (sum * keep + prior) / (weight * keep + 1)
+const meanOf = (mean: Decayed, prior: number, nowMs: number): number => {
+  const keep = keptOf(mean, nowMs)
+  return (mean.sum * keep + prior) / (mean.weight * keep + 1)
 }
 /** What is assumed of a target that has not been measured. */
 const priors = { ttftMs: 500, tokensPerS: 50, outputTokens: 256, errorRate: 0 } as const
 
 export type TargetHealth = {
   readonly ttftMs: Decayed
-  readonly tokensPerS: Decayed
+  /** Tokens generated, and the milliseconds that took: their ratio is the throughput, long answers counting for more. */
+  readonly tokens: Decayed
+  readonly decodeMs: Decayed
   readonly outputTokens: Decayed
   readonly errors: Decayed
   readonly failuresInRow: number
@@ -39,7 +44,8 @@ export type Health = ReadonlyMap<string, TargetHealth>
 
 const unseen: TargetHealth = {
   ttftMs: nothing,
-  tokensPerS: nothing,
+  tokens: nothing,
+  decodeMs: nothing,
   outputTokens: nothing,
   errors: nothing,
   failuresInRow: 0,
@@ -47,23 +53,14 @@ const unseen: TargetHealth = {
   openUntilMs: 0,
 }
 
-/** Whether the target is to blame. A refused request (4xx) and a client that left say nothing about it. */
-const verdictOn = ({ error }: Attempt): 'success' | 'failure' | 'neither' => {
-  if (!error) return 'success'
-  if (error.kind === 'client-abort') return 'neither'
-  if (error.kind === 'status' && error.status < 500 && error.status !== 408 && error.status !== 429) return 'neither'
-  return 'failure'
-}
-
 /** Folds one attempt into the health of its target. */
 export const observe = (health: Health, attempt: Attempt): Health => {
-  const verdict = verdictOn(attempt)
-  if (verdict === 'neither') return health
+  const { error } = attempt
+  if (error && !isTargetsFault(error)) return health
   const atMs = attempt.startedAtMs + attempt.durationMs
   const before = health.get(attempt.model) ?? unseen
-  const errors = add(before.errors, verdict === 'failure' ? 1 : 0, atMs)
-  const after =
-    verdict === 'failure' ? failed({ ...before, errors }, atMs) : succeeded({ ...before, errors }, attempt, atMs)
+  const errors = add(before.errors, error ? 1 : 0, atMs)
+  const after = error ? failed({ ...before, errors }, atMs) : succeeded({ ...before, errors }, attempt, atMs)
   return new Map(health).set(attempt.model, after)
 }
 
@@ -77,6 +74,7 @@ const failed = (before: TargetHealth, atMs: number): TargetHealth => {
 const succeeded = (before: TargetHealth, attempt: Attempt, atMs: number): TargetHealth => {
   const { outputTokens } = attempt.usage
   const decodeMs = attempt.durationMs - (attempt.ttftMs ?? 0)
+  const timed = outputTokens !== null && outputTokens > 0 && decodeMs > 0
   return {
     ...before,
     failuresInRow: 0,
@@ -84,8 +82,8 @@ const succeeded = (before: TargetHealth, attempt: Attempt, atMs: number): Target
     openUntilMs: 0,
     ttftMs: attempt.ttftMs === null ? before.ttftMs : add(before.ttftMs, attempt.ttftMs, atMs),
     outputTokens: outputTokens === null ? before.outputTokens : add(before.outputTokens, outputTokens, atMs),
-    tokensPerS:
-      outputTokens && decodeMs > 0 ? add(before.tokensPerS, (outputTokens * 1000) / decodeMs, atMs) : before.tokensPerS,
+    tokens: timed ? add(before.tokens, outputTokens, atMs) : before.tokens,
+    decodeMs: timed ? add(before.decodeMs, decodeMs, atMs) : before.decodeMs,
   }
 }
 
@@ -103,13 +101,17 @@ export type HealthSummary = {
 export const healthOf = (health: Health, model: string, nowMs: number, inFlight: number): HealthSummary => {
   const target = health.get(model) ?? unseen
   const tripped = target.failuresInRow >= failuresInRowMax
-  const waiting = tripped && (nowMs < target.openUntilMs || inFlight > 0)
+  // A breaker cannot stay open longer than the limit, whatever a clock that stepped back says.
+  const isOpen = nowMs < target.openUntilMs && target.openUntilMs - nowMs <= openMsMax
+  const waiting = tripped && (isOpen || inFlight > 0)
   return {
     ttftMs: meanOf(target.ttftMs, priors.ttftMs, nowMs),
-    tokensPerS: meanOf(target.tokensPerS, priors.tokensPerS, nowMs),
+    tokensPerS:
+      (1000 * meanOf(target.tokens, priors.outputTokens, nowMs)) /
+      meanOf(target.decodeMs, (1000 * priors.outputTokens) / priors.tokensPerS, nowMs),
     outputTokens: meanOf(target.outputTokens, priors.outputTokens, nowMs),
     errorRate: meanOf(target.errors, priors.errorRate, nowMs),
-    samples: target.errors.weight,
+    samples: target.errors.weight * keptOf(target.errors, nowMs),
     breaker: waiting ? 'open' : tripped ? 'half-open' : 'closed',
   }
 }

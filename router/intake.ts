@@ -3,12 +3,10 @@ import { createHash, randomFillSync, timingSafeEqual } from 'node:crypto'
 import type { IncomingHttpHeaders, IncomingMessage } from 'node:http'
 import type { ChatRequest, Rejection } from './chat.ts'
 import type { ClientKey } from './config.ts'
-import type { Context } from './policy/record.ts'
+import { type Context, tagsMax, textMax } from './policy/record.ts'
 
 const bodyBytesMax = 33_554_432
 const headerLengthMax = 4000
-const tagsMax = 32
-const valueLengthMax = 200
 
 const rejection = (status: number, code: string, message: string): Rejection => ({ status, code, message, param: null })
 
@@ -36,25 +34,39 @@ export const readBody = (request: IncomingMessage): Promise<string | Rejection> 
 export type Caller = Pick<ClientKey, 'tenant' | 'tier'>
 
 export const callerOf = (headers: IncomingHttpHeaders, keys: readonly ClientKey[]): Caller | Rejection => {
-  if (keys.length === 0)
-    return { tenant: header(headers, 'x-signalbox-tenant'), tier: header(headers, 'x-signalbox-tier') }
+  if (keys.length === 0) {
+    const browser = browserIn(headers)
+    if (browser)
+      return rejection(403, 'browser_refused', `${browser}; without client keys only programs of this machine may ask`)
+    return { tenant: header(headers, 'tenant'), tier: header(headers, 'tier') }
+  }
   const shown = /^Bearer (.+)$/i.exec(headers.authorization ?? '')?.[1] ?? ''
   const digest = createHash('sha256').update(shown).digest()
   // Every key is compared, in constant time, so that the answer's delay tells nothing.
   const matching = keys.filter(({ sha256 }) => timingSafeEqual(digest, Buffer.from(sha256, 'hex')))
   const [key] = matching
-  return (
-    key ??
-    rejection(
-      401,
-      'invalid_api_key',
-      shown ? 'this key is not known here' : 'no key was shown: send Authorization: Bearer …',
-    )
+  if (key) return key
+  return rejection(
+    401,
+    'invalid_api_key',
+    shown ? 'this key is not known here' : 'no key was shown: send Authorization: Bearer …',
   )
 }
 
-const header = (headers: IncomingHttpHeaders, name: string): string =>
-  String(headers[name] ?? '').slice(0, valueLengthMax)
+const loopbackHost = /^(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?$/i
+
+/** What shows that a web page is asking, from its own address or under a name that it made point here; null when nothing does. */
+const browserIn = (headers: IncomingHttpHeaders): string | null => {
+  if (headers.origin !== undefined) return `the request comes from the page ${headers.origin.slice(0, headerLengthMax)}`
+  const site = headers['sec-fetch-site']
+  if (site !== undefined && site !== 'none') return 'the request comes from a page in a browser'
+  return loopbackHost.test(headers.host ?? '') ? null : 'the request names another host'
+}
+
+const header = (headers: IncomingHttpHeaders, name: 'tenant' | 'tier' | 'session'): string =>
+  String(headers[`x-signalbox-${name}`] ?? '')
+    .slice(0, textMax[name])
+    .toWellFormed()
 
 /** `category=math,region=eu` */
 const tagsOf = (text: string): Record<string, string> =>
@@ -65,9 +77,13 @@ const tagsOf = (text: string): Record<string, string> =>
       .slice(0, tagsMax)
       .flatMap((pair) => {
         const [name, ...value] = pair.split('=')
-        return name?.trim() ? [[name.trim(), value.join('=').trim()]] : []
+        return name?.trim() ? [[name.trim(), value.join('=').trim().slice(0, textMax.tag)]] : []
       }),
   )
+
+/** Without lone surrogates, which no UTF-8 text can hold and on which a database would give up. */
+const wellFormed = (tags: Record<string, string>): Record<string, string> =>
+  Object.fromEntries(Object.entries(tags).map(([name, value]) => [name.toWellFormed(), value.toWellFormed()]))
 
 /** The part of a decision's context that the request itself states. */
 export const statedBy = (
@@ -78,16 +94,16 @@ export const statedBy = (
   const stated = headers['x-signalbox-tags']
   return {
     id: uuidV7(Date.now()),
-    session: header(headers, 'x-signalbox-session'),
+    session: header(headers, 'session'),
     request: {
-      model: chat.body.model,
+      model: chat.body.model.toWellFormed(),
       input_tokens: chat.inputTokens,
       output_tokens_max: chat.outputTokensMax,
       stream: chat.stream,
       tier: caller.tier,
       tenant: caller.tenant,
-      user: chat.body.user ?? '',
-      tags: { ...chat.body.metadata, ...(stated ? tagsOf(String(stated)) : {}) },
+      user: (chat.body.user ?? '').toWellFormed(),
+      tags: wellFormed({ ...chat.body.metadata, ...(stated ? tagsOf(String(stated)) : {}) }),
     },
   }
 }

@@ -3,7 +3,7 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Client, ErrorBody } from './client.ts'
 import type { Exchange } from './dispatch.ts'
-import { type AttemptError, errorType } from './policy/attempt.ts'
+import { type AttemptError, errorType, isTargetsFault } from './policy/attempt.ts'
 
 export const errorBody = (
   message: string,
@@ -53,7 +53,7 @@ export const finalReply = (exchange: Exchange, client: Client): Reply => {
     return { status: 200, headers: {}, end: () => (error ? client.cut(failure(exchange, error)) : client.end()) }
   const ownHeaders = forwardedHeaders(last.headers)
   if (!error) return { status: status ?? 200, headers: ownHeaders, end: () => client.end(last.body) }
-  if (error.kind === 'status' && error.status < 500 && error.status !== 408 && error.status !== 429)
+  if (error.kind === 'status' && !isTargetsFault(error))
     return { status: error.status, headers: ownHeaders, end: () => client.end(last.body) }
   const retryAfter = last.headers['retry-after']
   return {

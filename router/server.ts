@@ -15,6 +15,7 @@ import { Upstream } from './upstream.ts'
 /** How long closing waits for requests in flight. */
 const drainMsMax = 10_000
 const keepAliveMs = 65_000
+const sweepMs = 50
 
 export type Router = {
   readonly url: string
@@ -136,8 +137,10 @@ export const startRouter = async (config: Config, { log }: { log: Logger }): Pro
     closing = true
     const closed = new Promise((resolve) => server.close(resolve))
     const timer = setTimeout(() => server.closeAllConnections(), drainMsMax)
-    server.closeIdleConnections()
+    // A connection that was busy when closing began is idle, but kept alive, once it has its answer.
+    const sweep = setInterval(() => server.closeIdleConnections(), sweepMs)
     await closed
+    clearInterval(sweep)
     clearTimeout(timer)
     await core.upstream.close()
     await telemetry.close()

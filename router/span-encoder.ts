@@ -4,6 +4,8 @@
 import type { ReadableSpan } from '@opentelemetry/sdk-trace'
 
 const bytesAtFirst = 1_048_576
+/** A batch that needed more gives its buffer back. */
+const bytesKeptMax = 16_777_216
 const utf8BytesPerUnitMax = 3
 const nanosPerSecond = 1_000_000_000n
 const hasRemoteFlag = 0x100
@@ -94,13 +96,14 @@ export class SpanBatch {
     const body = Uint8Array.prototype.slice.call(this.#bytes, 0, this.#at)
     this.#at = 0
     this.#spans = 0
+    if (this.#bytes.length > bytesKeptMax) this.#bytes = Buffer.allocUnsafe(bytesAtFirst)
     return body
   }
 
   #write(text: string): void {
     const needed = this.#at + text.length * utf8BytesPerUnitMax
     if (needed > this.#bytes.length) {
-      const larger = Buffer.allocUnsafe(needed * 2)
+      const larger = Buffer.allocUnsafe(Math.max(needed, this.#bytes.length * 2))
       this.#bytes.copy(larger, 0, 0, this.#at)
       this.#bytes = larger
     }

@@ -4,7 +4,7 @@ import type { IncomingHttpHeaders } from 'node:http'
 import { type Dispatcher, Pool } from 'undici'
 import { bodyFor, type ChatRequest } from './chat.ts'
 import type { Client } from './client.ts'
-import { EventReader, emptyReading, type Reading, readAnswer, usageFrom } from './completion.ts'
+import { EventReader, emptyReading, type Reading, readAnswer, type StreamPiece, usageFrom } from './completion.ts'
 import type { Attempt, AttemptError, Usage } from './policy/attempt.ts'
 import type { StreamEnd } from './policy/record.ts'
 import type { Provider, Target } from './target.ts'
@@ -31,8 +31,9 @@ export type Answer = { readonly attempt: Attempt; readonly headers: IncomingHttp
 export class Upstream {
   readonly #pools = new Map<string, Pool>()
 
-  call(call: Call): Promise<Answer> {
+  async call(call: Call): Promise<Answer> {
     const { provider, upstreamModel } = call.target
+    const body = bodyFor(call.chat, upstreamModel)
     const { promise, resolve } = Promise.withResolvers<Answer>()
     const handler = new CallHandler(call, resolve)
     this.#poolFor(provider).dispatch(
@@ -44,7 +45,7 @@ export class Upstream {
           accept: call.chat.stream ? 'text/event-stream' : 'application/json',
           ...(provider.apiKey ? { authorization: `Bearer ${provider.apiKey}` } : {}),
         },
-        body: bodyFor(call.chat, upstreamModel),
+        body,
         headersTimeout: call.chat.stream ? provider.timeoutsMs.firstByte : provider.timeoutsMs.total,
         bodyTimeout: provider.timeoutsMs.idle,
       },
@@ -117,21 +118,24 @@ class CallHandler implements Dispatcher.DispatchHandler {
     if (this.#error) return
     const piece = this.#reader?.push(chunk)
     if (!piece) this.#hold(chunk)
-    else if (piece.kind === 'malformed') this.#abort({ kind: 'malformed' })
+    else this.#take(controller, piece)
+  }
+
+  #take(controller: Dispatcher.DispatchController | null, piece: StreamPiece): void {
+    if (piece.content) this.#ttftMs ??= this.#elapsedMs()
+    this.#pass(controller, piece.forward)
+    if (piece.kind === 'malformed') this.#abort({ kind: 'malformed' })
     else if (piece.kind === 'error') this.#abort({ kind: 'upstream-cut' })
-    else {
-      if (piece.content) this.#ttftMs ??= this.#elapsedMs()
-      this.#pass(controller, piece.forward)
-    }
   }
 
   onResponseEnd(): void {
+    if (this.#reader && !this.#error) this.#take(this.#controller, this.#reader.end())
     if (this.#status === 200) this.#error ??= this.#reader ? this.#streamError(this.#reader.reading) : null
     this.#finish()
   }
 
   onResponseError(_: Dispatcher.DispatchController, error: Error): void {
-    this.#error ??= errorOf(error, this.#status !== null)
+    this.#error ??= errorOf(error, this.#controller !== null)
     this.#finish()
   }
 
@@ -142,12 +146,12 @@ class CallHandler implements Dispatcher.DispatchHandler {
     return null
   }
 
-  #pass(controller: Dispatcher.DispatchController, forward: Buffer): void {
+  #pass(controller: Dispatcher.DispatchController | null, forward: Buffer): void {
     if (forward.length === 0) return
     if (!this.#begun) {
       this.#hold(forward)
       if (this.#ttftMs !== null && !this.#error) this.#begin()
-    } else if (!this.#call.client.write(forward)) controller.pause()
+    } else if (!this.#call.client.write(forward)) controller?.pause()
   }
 
   #begin(): void {
@@ -191,7 +195,7 @@ class CallHandler implements Dispatcher.DispatchHandler {
   #attempt(reading: Reading): Attempt {
     const { number, cause, target, chat } = this.#call
     const { baseUrl } = target.provider
-    const usage = usageOf(this.#error, reading, chat.inputTokens)
+    const usage = this.#controller ? usageOf(this.#error, reading, chat.inputTokens) : nothingUsed
     const costUsd = usage.inputTokens === 0 && usage.outputTokens === 0 ? 0 : target.price.costUsd(usage)
     return {
       number,
@@ -219,12 +223,17 @@ class CallHandler implements Dispatcher.DispatchHandler {
   }
 }
 
-/** Nothing was generated where there was no connection or an error status; a call cut short is estimated. */
-const usageOf = (error: AttemptError | null, reading: Reading, inputTokens: number): Usage => {
-  if (error?.kind === 'connect' || error?.kind === 'status' || (error?.kind === 'timeout' && error.phase === 'connect'))
-    return { inputTokens: 0, outputTokens: 0, cachedInputTokens: null, reasoningTokens: null, source: 'measured' }
-  return usageFrom(reading, inputTokens)
+const nothingUsed: Usage = {
+  inputTokens: 0,
+  outputTokens: 0,
+  cachedInputTokens: null,
+  reasoningTokens: null,
+  source: 'measured',
 }
+
+/** Nothing was generated where the answer is an error status, or the request never left; a call cut short is estimated. */
+const usageOf = (error: AttemptError | null, reading: Reading, inputTokens: number): Usage =>
+  error?.kind === 'status' ? nothingUsed : usageFrom(reading, inputTokens)
 
 const bodyError = (
   status: number,
@@ -232,6 +241,8 @@ const bodyError = (
   body: Buffer,
   reading: Reading,
 ): AttemptError | null => {
+  // A redirect, or an answer without content, is none of this API: as useless as one that cannot be read.
+  if (status < 400 && status !== 200) return { kind: 'malformed' }
   if (status !== 200) return { kind: 'status', status, retryAfterMs: retryAfterMs(headers['retry-after']) }
   return readAnswer(reading, body) ? null : { kind: 'malformed' }
 }
@@ -261,7 +272,8 @@ const streamEndOf = (error: AttemptError | null): StreamEnd => {
   }
 }
 
-const errorOf = (error: Error & { code?: string }, responding: boolean): AttemptError => {
+/** `sent` tells whether the request had a connection: what fails before it is a connect error, and nothing after it is. */
+const errorOf = (error: Error & { code?: string }, sent: boolean): AttemptError => {
   switch (error.code) {
     case 'UND_ERR_CONNECT_TIMEOUT':
       return { kind: 'timeout', phase: 'connect' }
@@ -275,6 +287,6 @@ const errorOf = (error: Error & { code?: string }, responding: boolean): Attempt
     case 'UND_ERR_RES_CONTENT_LENGTH_MISMATCH':
       return { kind: 'upstream-cut' }
   }
-  if (responding || error.name === 'HTTPParserError') return { kind: 'malformed' }
+  if (sent) return { kind: 'malformed' }
   return { kind: 'connect', code: error.code ?? error.name }
 }

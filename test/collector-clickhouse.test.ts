@@ -193,3 +193,28 @@ test('many queries at once all get their answer while inserts go on', async () =
     answers.map((_, i) => `${i}\t1\n`),
   )
 })
+
+test('nothing outside the database is read or written, by no method and under no spelling', async () => {
+  for (const query of [
+    "SELECT * FROM file('/etc/hostname', 'LineAsString')",
+    "SELECT file('/etc/hostname')",
+    "SELECT * FROM /* x */ `url` ('http://127.0.0.1/', 'RawBLOB')",
+    "SELECT 1 INTO OUTFILE '/tmp/signalbox-never'",
+    "INSERT INTO FUNCTION file('/tmp/signalbox-never', 'CSV', 'a UInt8') SELECT 1",
+    'CREATE TABLE default.x (a UInt8) ENGINE = File(CSV)',
+    "SELECT * FROM s3Cluster('c', 'http://127.0.0.1/x')",
+  ])
+    for (const method of ['GET', 'POST']) {
+      const { status, text } = await ask({ query }, { method })
+      assert.equal(status, 403, query)
+      assert.match(text, /Code: 497\. DB::Exception: .*ACCESS_DENIED/)
+    }
+  assert.equal((await ask({ query: "SELECT 'file(1)' -- url('x')" })).text, 'file(1)\n')
+  const data = '{"a":77,"b":"file(\'x\') into outfile"}'
+  assert.equal(
+    (await ask({ query: 'INSERT INTO default.t FORMAT JSONEachRow' }, { method: 'POST', body: data })).status,
+    200,
+  )
+  const page = { headers: { 'sec-fetch-site': 'cross-site' } }
+  assert.equal((await ask({ query: 'SELECT 1' }, page)).status, 403)
+})

@@ -273,6 +273,26 @@ describe('a policy file', () => {
     assert.match(problemsOf('').join(), /p.yaml:1: /)
   })
 
+  test('is refused, not crashed on, where it is an alias bomb, nested without end, or weighted beyond measure', () => {
+    assert.match(problemsOf('name: p\nscore: *missing').join(), /^p.yaml: /)
+    const bomb = `name: p\na: &a [x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b]\nd: [${'*c,'.repeat(40)}*c]`
+    assert.match(problemsOf(bomb).join(), /^p.yaml: /)
+    for (const deep of [
+      `${'('.repeat(1900)}1.0${')'.repeat(1900)}`,
+      `${'-'.repeat(3900)}1.0`,
+      `1.0${' + 1.0'.repeat(600)}`,
+    ])
+      assert.match(problemsOf(`name: p\nscore: "${deep}"\nchoose: {kind: highest}`).join(), /nested more than|maxDepth/)
+    assert.match(problemsOf('name: p\nchoose: {kind: weighted, weights: {a: 1.0e+308}}').join(), /weights/)
+    assert.equal(
+      decideWith(
+        `name: p\nscore: '"x".contains(request.tags.constructor) ? 1.0 : 0.0'\nchoose: {kind: highest}`,
+        context(),
+      ).reason,
+      'highest',
+    )
+  })
+
   test('has a hash of what it says, not of how it is written', () => {
     const a = parsePolicy('name: p\nscore: candidate.quality\nchoose: {kind: highest}', featureTypes)
     const b = parsePolicy('{"choose": {"kind": "highest"}, "score": "candidate.quality", "name": "p"}', featureTypes)

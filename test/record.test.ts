@@ -172,6 +172,8 @@ describe('prices', () => {
     assert.ok(tiered)
     assert.ok((tiered.costUsd(usage(300_000)) as number) / 300 > (tiered.costUsd(usage(100_000)) as number) / 100)
     assert.equal(bookPrice('openai', 'no-such-model'), null)
+    // Perplexity charges for each request beside its tokens.
+    assert.ok((bookPrice('perplexity', 'sonar')?.costUsd(usage(1000)) as number) > 0.005)
   })
 })
 
@@ -199,8 +201,19 @@ describe('health', () => {
     const health = fold([attempt({})])
     // One observation and the prior weigh the same at first; after one half-life the observation weighs 0.5.
     assert.equal(healthOf(health, 'm', 1000, 0).ttftMs, (200 + 500) / 2)
-    assert.equal(healthOf(health, 'm', 1000, 0).tokensPerS, (100 + 50) / 2)
+    // 80 tokens in 800 ms beside the prior's 256 in 5,120.
+    assert.equal(healthOf(health, 'm', 1000, 0).tokensPerS, (1000 * (80 + 256)) / (800 + 5120))
     assert.ok(Math.abs(healthOf(health, 'm', 121_000, 0).ttftMs - (100 + 500) / 1.5) < 1e-9)
+  })
+
+  test('a short burst says little about throughput, a clock that steps back does not keep a breaker open', () => {
+    const steady = Array.from({ length: 20 }, (_, at) => attempt({ startedAtMs: at, durationMs: 2200 }))
+    const burst = attempt({ startedAtMs: 30, durationMs: 200.02 })
+    assert.ok(healthOf(fold([...steady, burst]), 'm', 2300, 0).tokensPerS < 50)
+    const open = fold([0, 1, 2, 3, 4].map((at) => failure(86_400_000 + at)))
+    assert.equal(healthOf(open, 'm', 86_401_100, 0).breaker, 'open')
+    assert.equal(healthOf(open, 'm', 1000, 0).breaker, 'half-open')
+    assert.ok(healthOf(open, 'm', 2 * 86_400_000, 0).samples < 0.01)
   })
 
   test('opens the breaker after five failures in a row, lets one probe through, and closes on success', () => {

@@ -67,3 +67,22 @@ export const errorType = (error: AttemptError): string => {
       return error.kind
   }
 }
+
+/**
+ * Whether the target is to blame, so that another may do better and this one's health suffers. What a provider refuses
+ * with another 4xx, any would; a client that left says nothing.
+ */
+export const isTargetsFault = (error: AttemptError): boolean => {
+  switch (error.kind) {
+    case 'status':
+      return error.status === 408 || error.status === 429 || error.status >= 500
+    case 'client-abort':
+      return false
+    case 'connect':
+    case 'timeout':
+    case 'upstream-cut':
+    case 'malformed':
+    case 'too-large':
+      return true
+  }
+}

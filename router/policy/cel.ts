@@ -6,6 +6,7 @@ import { type ASTNode, ParseError, parse } from '@marcbachmann/cel-js'
 import type { Context, Features } from './record.ts'
 
 const expressionLengthMax = 4000
+const depthMax = 500
 
 export type CelType = 'double' | 'string' | 'bool' | 'map' | 'list<double>' | 'list<string>'
 /** The features that expressions may read as `candidate.<name>`, with their types. */
@@ -73,7 +74,7 @@ const select = (compiler: Compiler, node: ASTNode, [base, field]: [ASTNode, stri
   if (base.op === 'id' && base.args === 'candidate') return candidateField(compiler, node, field)
   const object = walk(compiler, base)
   if (object.type !== 'map') return fail(node, `'.${field}' needs a map, found ${object.type}`)
-  return { type: 'string', run: (scope) => (object.run(scope) as Record<string, string>)[field] ?? '' }
+  return { type: 'string', run: (scope) => tagOf(object.run(scope), field) ?? '' }
 }
 
 const index = (compiler: Compiler, node: ASTNode, [base, key]: [ASTNode, ASTNode]): Compiled => {
@@ -257,15 +258,30 @@ export const compileCel = (source: string, wanted: CelType, features: FeatureTyp
   if (source.length > expressionLengthMax)
     throw new CelError(`the expression has ${source.length} characters; the limit is ${expressionLengthMax}`)
   const compiler: Compiler = { features, needs: new Set(), guarded: new Set() }
-  const compiled = walk(compiler, parseCel(source))
+  const compiled = walk(compiler, limited(parseCel(source)))
   if (compiled.type !== wanted) throw new CelError(`column 1: this is ${compiled.type}, wanted ${wanted}`)
   return { ...compiled, needs: [...compiler.needs].filter((name) => !compiler.guarded.has(name)) }
+}
+
+/** Refuses what would overflow the stack later: an expression is walked once here and then as deep at each decision. */
+const limited = (root: ASTNode): ASTNode => {
+  let level: unknown[] = [root]
+  for (let depth = 0; level.length > 0; depth += 1) {
+    if (depth > depthMax) throw new CelError(`column 1: the expression is nested more than ${depthMax} deep`)
+    level = level.flatMap((part) => {
+      if (Array.isArray(part)) return part as unknown[]
+      const args = (part as { args?: unknown } | null)?.args
+      return args !== null && typeof args === 'object' ? [args] : []
+    })
+  }
+  return root
 }
 
 const parseCel = (source: string): ASTNode => {
   try {
     return parse(source).ast
   } catch (error) {
+    if (error instanceof RangeError) throw new CelError('column 1: the expression is nested too deeply')
     if (!(error instanceof ParseError)) throw error
     throw new CelError(`column ${(error.range?.start ?? 0) + 1}: ${error.summary}`)
   }

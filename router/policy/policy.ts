@@ -9,6 +9,7 @@ import type { Context, Decision, DecisionRecord, FeatureValue } from './record.t
 import { type Path, parseYaml, pathText } from './yaml.ts'
 
 const nestingMax = 8
+const weightMax = 1e9
 const armsMax = 50
 const shareTolerance = 1e-9
 
@@ -29,9 +30,11 @@ const bodyShape = {
     z.strictObject({ kind: z.literal('lowest') }),
     z.strictObject({
       kind: z.literal('weighted'),
-      weights: z.record(z.string(), z.number().min(0)).refine((w) => Object.values(w).some((value) => value > 0), {
-        error: 'wanted at least one weight above 0',
-      }),
+      weights: z
+        .record(z.string(), z.number().min(0).max(weightMax))
+        .refine((w) => Object.values(w).some((value) => value > 0), {
+          error: 'wanted at least one weight above 0',
+        }),
       per: per.default('request'),
     }),
     z.strictObject({ kind: z.literal('softmax'), temperature: z.number().gt(0), per: per.default('request') }),

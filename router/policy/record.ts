@@ -6,21 +6,26 @@ import { z } from 'zod'
 /** The version of what `decide` means. A change that could alter any decision, score or probability raises it. */
 export const engineVersion = '1'
 
+/** How long the texts of a record may be, in characters. Whoever writes records keeps to these; longer ones are refused. */
+export const textMax = { model: 200, tier: 200, tenant: 200, user: 200, session: 200, tag: 512 } as const
+/** As many entries as OpenAI's `metadata` may have. */
+export const tagsMax = 16
+
 const text = (max: number) => z.string().max(max)
 const finite = z.number()
 const amount = finite.min(0)
 
 export const requestSchema = z.object({
   /** What the client asked for: a model's name, a policy's name, or `auto`. */
-  model: text(200),
+  model: text(textMax.model),
   input_tokens: amount,
   /** The client's limit on generated tokens; null when it set none. */
   output_tokens_max: amount.nullable().default(null),
   stream: z.boolean().default(false),
-  tier: text(100).default(''),
-  tenant: text(200).default(''),
-  user: text(200).default(''),
-  tags: z.record(z.string(), text(500)).default({}),
+  tier: text(textMax.tier).default(''),
+  tenant: text(textMax.tenant).default(''),
+  user: text(textMax.user).default(''),
+  tags: z.record(z.string(), text(textMax.tag)).default({}),
 })
 /** What is known of a request before anything is decided. */
 export type RequestFeatures = z.infer<typeof requestSchema>
@@ -103,7 +108,7 @@ export const decisionRecordSchema = z
     id: text(200).min(1),
     /** When it was decided, ISO 8601 with milliseconds, UTC. */
     time: z.iso.datetime({ offset: true }),
-    session: text(200).default(''),
+    session: text(textMax.session).default(''),
     engine: text(50).default(''),
     policy: z.object({ name: text(200), hash: text(200).default('') }),
     /** The rules and arms passed on the way to the choice, as `rule:premium`, `arm:canary`. */

@@ -4,6 +4,7 @@ import { LineCounter, parseDocument } from 'yaml'
 import type { z } from 'zod'
 
 const textLengthMax = 1_000_000
+const aliasesMax = 100
 const foundLengthMax = 60
 
 export type Parsed<T> =
@@ -43,7 +44,13 @@ export const parseYaml = <T>(text: string, schema: z.ZodType<T>, where: string):
   const document = parseDocument(text, { lineCounter: lines, prettyErrors: false })
   const syntax = document.errors.map((e) => `${where}:${lines.linePos(e.pos[0]).line}: ${e.message}`)
   if (syntax.length > 0) return { ok: false, problems: syntax }
-  const raw: unknown = document.toJS({ maxAliasCount: 100 })
+  let raw: unknown
+  try {
+    raw = document.toJS({ maxAliasCount: aliasesMax })
+  } catch (error) {
+    // An alias without its anchor, or more of them than a person would write.
+    return { ok: false, problems: [`${where}: ${(error as Error).message}`] }
+  }
   const lineOf = (path: Path): number => {
     for (let depth = path.length; depth >= 0; depth -= 1) {
       const node = document.getIn(path.slice(0, depth), true) as { range?: [number, number, number] } | undefined

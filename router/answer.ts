@@ -116,13 +116,14 @@ const ownHeaders = (exchange: Exchange, client: Client): Record<string, string> 
   }
 }
 
-/** Time spent waiting on targets: until the last one's first byte, and from there to its end. */
+/** Time spent on targets: those that failed and the last one's wait for a connection, its first byte, and the rest. */
 const attemptPhases = ({ attempts }: Exchange): Partial<Record<Phase, number>> => {
   const last = attempts.at(-1)
   if (!last) return {}
   const firstByteMs = last.ttftMs ?? last.headersMs ?? last.durationMs
   const before = attempts.slice(0, -1).reduce((sum, { durationMs }) => sum + durationMs, 0)
-  return { first_byte: before + firstByteMs, stream: last.durationMs - firstByteMs }
+  const connectMs = last.connectMs ?? 0
+  return { connect: connectMs, first_byte: before + firstByteMs - connectMs, stream: last.durationMs - firstByteMs }
 }
 
 const finish = (

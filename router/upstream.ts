@@ -82,6 +82,7 @@ class CallHandler implements Dispatcher.DispatchHandler {
   #controller: Dispatcher.DispatchController | null = null
   #status: number | null = null
   #headers: IncomingHttpHeaders = {}
+  #connectMs: number | null = null
   #headersMs: number | null = null
   #ttftMs: number | null = null
   #reader: EventReader | null = null
@@ -103,6 +104,7 @@ class CallHandler implements Dispatcher.DispatchHandler {
 
   onRequestStart(controller: Dispatcher.DispatchController): void {
     this.#controller = controller
+    this.#connectMs = this.#elapsedMs()
     if (this.#error || this.#call.client.gone) this.#abort(this.#error ?? { kind: 'client-abort' })
   }
 
@@ -208,6 +210,7 @@ class CallHandler implements Dispatcher.DispatchHandler {
       stream: chat.stream,
       startedAtMs: this.#startedAtMs,
       durationMs: this.#elapsedMs(),
+      connectMs: this.#connectMs,
       headersMs: this.#headersMs,
       ttftMs: this.#ttftMs,
       status: this.#status,

@@ -95,6 +95,7 @@ const attempt: Attempt = {
   stream: true,
   startedAtMs: 1_763_810_000_000,
   durationMs: 80.5,
+  connectMs: 1.25,
   headersMs: 40.25,
   ttftMs: null,
   status: 429,

@@ -56,6 +56,7 @@ const attemptOf = (
   stream: true,
   startedAtMs: 0,
   durationMs: error ? 120 : 900,
+  connectMs: 1.5,
   headersMs: error ? null : 80,
   ttftMs: error ? null : 150 + 10 * number,
   status: error ? (error.kind === 'status' ? error.status : null) : 200,

@@ -40,6 +40,7 @@ const attempts: fc.Arbitrary<Attempt> = fc.record({
   stream: fc.boolean(),
   startedAtMs: fc.nat().map((ms) => 1_700_000_000_000 + ms),
   durationMs: amount,
+  connectMs: fc.option(amount),
   headersMs: fc.option(amount),
   ttftMs: fc.option(amount),
   status: fc.option(fc.integer({ min: 100, max: 599 })),

@@ -36,6 +36,8 @@ export type Attempt = {
   /** Milliseconds since the epoch. */
   readonly startedAtMs: number
   readonly durationMs: number
+  /** Until the request had a connection; null when it got none. */
+  readonly connectMs: number | null
   /** Until the response's head arrived; null when it never did. */
   readonly headersMs: number | null
   /** Until the first content byte; null when none came. */

@@ -42,6 +42,7 @@ export const attributeNames = {
   attemptCause: 'signalbox.attempt.cause',
   attemptError: 'signalbox.attempt.error',
   attemptModel: 'signalbox.attempt.model',
+  attemptConnectMs: 'signalbox.attempt.connect_ms',
   attemptHeadersMs: 'signalbox.attempt.headers_ms',
   attemptTtftMs: 'signalbox.attempt.ttft_ms',
   attemptDurationMs: 'signalbox.attempt.duration_ms',
@@ -111,12 +112,19 @@ export const toAttributes = (record: DecisionRecord): Attributes => {
     [n.candidatesCount]: record.candidates.length,
     [n.excludedCount]: record.candidates.reduce((count, c) => count + (c.eligible ? 0 : 1), 0),
     [n.cache]: 'off',
+    [n.operation]: 'chat',
+    [n.requestModel]: record.request.model,
     [n.decision]: JSON.stringify(record),
   }
   if (record.request.tenant) attributes[n.tenant] = record.request.tenant
   if (record.request.tier) attributes[n.tier] = record.request.tier
   if (record.request.user) attributes[n.user] = record.request.user
-  if (record.session) attributes[n.session] = record.session
+  if (record.session) {
+    attributes[n.session] = record.session
+    attributes[n.conversationId] = record.session
+  }
+  if (record.request.stream) attributes[n.requestStream] = true
+  if (record.request.output_tokens_max !== null) attributes[n.requestMaxTokens] = record.request.output_tokens_max
   if (outcome) {
     attributes[n.outcome] = outcome.status
     attributes[n.attempts] = outcome.attempts
@@ -158,6 +166,7 @@ export const attemptToAttributes = (attempt: Attempt, decisionId: string): Attri
     [n.tokensSource]: usage.source,
   }
   if (attempt.stream) attributes[n.requestStream] = true
+  if (attempt.connectMs !== null) attributes[n.attemptConnectMs] = attempt.connectMs
   if (attempt.headersMs !== null) attributes[n.attemptHeadersMs] = attempt.headersMs
   if (attempt.ttftMs !== null) {
     attributes[n.attemptTtftMs] = attempt.ttftMs
@@ -204,6 +213,7 @@ export const attemptFromAttributes = (a: Attributes): Attempt => {
     stream: a[n.requestStream] === true,
     startedAtMs: Number(a[n.attemptStartedAtMs]),
     durationMs: Number(a[n.attemptDurationMs]),
+    connectMs: numberOrNull(a[n.attemptConnectMs]),
     headersMs: numberOrNull(a[n.attemptHeadersMs]),
     ttftMs: numberOrNull(a[n.attemptTtftMs]),
     status: numberOrNull(a[n.httpStatus]),

@@ -9,7 +9,7 @@ import { metrics } from './metrics.ts'
 import type { Replay } from './run.ts'
 
 const width = 760
-const scales = { cost_usd: 1000, latency_ms: 1, quality: 1, failed: 100 } as const
+const scales = { cost_usd: 1000, latency_ms: 1, quality: 1, failed: 100, abandoned: 100 } as const
 
 const draw = (options: Plot.PlotOptions, label: string): Markup => {
   const { document } = parseHTML('<!doctype html><html><body></body></html>')

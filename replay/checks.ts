@@ -2,19 +2,29 @@
 // shows them as ✓ and ✗, the HTML report as lights.
 
 import { missingShareMax } from './evaluate.ts'
-import { disagreementSeMax, essDecidesFrom, essRefusedBelow, unsupportedMassMax } from './gate.ts'
+import {
+  changeEssOf,
+  disagreementSeMax,
+  disagrees,
+  essDecidesFrom,
+  essOf,
+  essRefusedBelow,
+  gateOf,
+  unsupportedMassMax,
+} from './gate.ts'
 import { metrics } from './metrics.ts'
 import type { Replay } from './run.ts'
-import { armName, count, percent, reproducedShare } from './words.ts'
+import { armName, clusteringText, count, percent, reproducedShare } from './words.ts'
 
 export type Check = { readonly name: string; readonly found: string; readonly state: 'good' | 'warning' | 'bad' }
 
 export const checksOf = (replay: Replay): Check[] => [
   fidelity(replay),
   ...(replay.rows > 0 ? [effectiveSize(replay), change(replay), support(replay), audit(replay), weights(replay)] : []),
-  ...agreement(replay),
+  ...(replay.diagnostics.unsupported.mass > unsupportedMassMax ? [] : agreement(replay)),
   ...missing(replay),
   ...duplicates(replay),
+  ...mixture(replay),
 ]
 
 const fidelity = ({ verification, options }: Replay): Check => {
@@ -28,24 +38,29 @@ const fidelity = ({ verification, options }: Replay): Check => {
   }
 }
 
-const effectiveSize = ({ diagnostics, rows, sessions }: Replay): Check => {
-  const { ess } = diagnostics.effective
-  const clusters = sessions < rows ? ` in ${count(sessions)} sessions` : ''
+/** The conditions of the gate whose outcomes are known at all. */
+const judgedGate = ({ metrics: results, options: { goal } }: Replay) =>
+  gateOf({ goal, metrics: results }).filter(({ result }) => result.rows > 0)
+
+const effectiveSize = (replay: Replay): Check => {
+  const gate = judgedGate(replay)
+  const ess = Math.min(replay.diagnostics.effective.ess, essOf(gate))
   return {
     name: 'effective sample',
-    found: `${count(ess)} of ${count(rows)} rows${clusters} (${percent(ess / rows)}); a verdict needs ${essDecidesFrom}`,
+    found: `${count(ess)} of ${count(replay.rows)} rows${clusteringText(replay)} (${percent(ess / replay.rows)}); a verdict needs ${essDecidesFrom}`,
     state: ess >= essDecidesFrom ? 'good' : ess >= essRefusedBelow ? 'warning' : 'bad',
   }
 }
 
-const change = ({ diagnostics }: Replay): Check => {
-  const { change: size, changedRows } = diagnostics
+const change = (replay: Replay): Check => {
+  const { change: size, changedRows } = replay.diagnostics
   if (changedRows === 0)
     return { name: 'evidence of change', found: 'the candidate changes no probability', state: 'warning' }
+  const ess = Math.min(size.ess, changeEssOf(judgedGate(replay)))
   return {
     name: 'evidence of change',
-    found: `${count(size.ess)} effective rows speak for what the candidate does more often; a verdict needs ${essRefusedBelow}`,
-    state: size.ess >= essRefusedBelow ? 'good' : 'warning',
+    found: `${count(ess)} effective rows speak for what the candidate does more often; a verdict needs ${essRefusedBelow}`,
+    state: ess >= essRefusedBelow ? 'good' : 'warning',
   }
 }
 
@@ -80,29 +95,52 @@ const weights = ({ diagnostics: { weightMax, weightTopShare } }: Replay): Check 
   state: weightTopShare > 0.5 ? 'warning' : 'good',
 })
 
-const agreement = ({ metrics: results, options }: Replay): Check[] =>
-  results
-
+const agreement = (replay: Replay): Check[] =>
+  judgedGate(replay)
+    .map((part) => ({ part, bad: disagrees(part, replay.options.margin) }))
     .filter(
-      ({ metric, disagreementSe }) =>
-        Number.isFinite(disagreementSe) && (metric === options.goal || metric === 'quality'),
+      ({ part: { role, result }, bad }) =>
+        bad || (Number.isFinite(result.disagreementSe) && (role === 'goal' || result.metric === 'quality')),
     )
-    .map(({ metric, disagreementSe, estimators }) => ({
-      name: 'DR and SNIPS agree',
-      found: `${metrics[metric].title}: ${metrics[metric].say(estimators.dr.value)} and ${metrics[metric].say(estimators.snips.value)}, ${disagreementSe.toFixed(1)} SE apart; the limit is ${disagreementSeMax}`,
-      state: disagreementSe <= disagreementSeMax ? 'good' : 'bad',
-    }))
+    .map(({ part: { result }, bad }) => {
+      const { title, say } = metrics[result.metric]
+      const apart = `${result.disagreementSe.toFixed(1)} SE apart`
+      const limit =
+        !bad && result.disagreementSe > disagreementSeMax
+          ? 'by too little to matter'
+          : `the limit is ${disagreementSeMax}`
+      return {
+        name: 'DR against SNIPS',
+        found: `${title}: ${say(result.drSupported)} and ${say(result.estimators.snips.value)}, ${apart}; ${limit}`,
+        state: bad ? 'bad' : 'good',
+      }
+    })
 
-const missing = ({ metrics: results, rows: all }: Replay): Check[] =>
+const missing = ({ metrics: results, rows: all, options }: Replay): Check[] =>
   results
     .filter(({ missing: absent }) => absent > 0)
-    .map(({ metric, missing: absent, missingShare, rows }) => ({
+    .map(({ metric, missing: absent, missingShare, missingUnder, bounds }) => ({
       name: 'missing outcomes',
       found:
-        `${metrics[metric].title}: ${count(absent)} of ${count(all)} rows (${percent(missingShare)}) have none` +
-        (missingShare > missingShareMax ? `; the figure speaks for the ${count(rows)} that have` : ''),
-      state: missingShare > missingShareMax ? 'warning' : 'good',
+        `${metrics[metric].title}: ${count(absent)} of ${count(all)} rows (${percent(missingShare)}) have none, ${percent(missingUnder.candidate)} under the candidate; ` +
+        (options.missingAtRandom
+          ? 'on your word they are like the others'
+          : bounds
+            ? 'the intervals allow for anything they might have been'
+            : 'the figure speaks for the others'),
+      state: options.missingAtRandom || missingShare > missingShareMax || !bounds ? 'warning' : 'good',
     }))
+
+const mixture = ({ production }: Replay): Check[] =>
+  production.length < 2
+    ? []
+    : [
+        {
+          name: 'logged policies',
+          found: `${count(production.length)} policies decided these; the difference is against their mixture; --against HASH picks one`,
+          state: 'warning',
+        },
+      ]
 
 const duplicates = ({ duplicates: dropped }: Replay): Check[] =>
   dropped === 0

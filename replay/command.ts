@@ -30,6 +30,7 @@ type RunOptions = SourceOptions & {
   readonly json?: boolean
   readonly html?: string
   readonly trustPropensities?: boolean
+  readonly missingAtRandom?: boolean
 }
 
 const goals: Readonly<Record<RunOptions['goal'], Goal>> = {
@@ -118,12 +119,16 @@ const runSubcommand = (): Command =>
     .addOption(new Option('--goal <metric>', 'what must get better').choices(Object.keys(goals)).default('cost'))
     .option(
       '--margin <amount>',
-      'how much quality, and the share of failures, may get worse',
+      'how much quality, and the shares of failures and of given-up requests, may get worse',
       marginOf,
       replayDefaults.margin,
     )
     .addOption(loggedPolicyOption())
     .option('--trust-propensities', 'use decisions that cannot be verified, on your word; the report says so')
+    .option(
+      '--missing-at-random',
+      'take requests without an outcome to be like the others, on your word; the report says so',
+    )
     .option('--html <file>', 'also write the report as one HTML file')
     .option('--json', 'print everything as JSON')
     .addHelpText(
@@ -147,6 +152,7 @@ const runCommand = async (options: RunOptions): Promise<number> => {
       goal: goals[options.goal],
       margin: options.margin,
       trustPropensities: options.trustPropensities === true,
+      missingAtRandom: options.missingAtRandom === true,
     })
     if (options.html !== undefined) await writeReport(options.html, reportHtml(result, commandLine(options)))
     if (options.json) printJson(result)
@@ -277,5 +283,6 @@ const commandLine = (options: RunOptions): string => {
     ...flag('margin', String(options.margin)),
     ...(options.loggedPolicy ? ['--logged-policy', ...options.loggedPolicy.map(quote)] : []),
     ...(options.trustPropensities ? ['--trust-propensities'] : []),
+    ...(options.missingAtRandom ? ['--missing-at-random'] : []),
   ].join(' ')
 }

@@ -3,8 +3,8 @@
 // from probabilities and choices alone; no outcome is looked at.
 //
 // Effective sample size, and which one. It is that of the candidate policy's weights over all rows: a row that both
-// policies decide alike has weight 1 and is full evidence. Two things are added to Kish's (Σw)² / Σw². Rows of a session
-// count together, because one draw may have decided them all and the intervals are clustered by session too. And beside the
+// policies decide alike has weight 1 and is full evidence. Two things are added to Kish's (Σw)² / Σw². Rows of a cluster
+// (clusters.ts) count together, because one draw may have decided them all; the intervals are clustered alike. And beside the
 // size seen in the weights stands the one expected from the logged probabilities, and the smaller is used: an arm so rare
 // that the log happens never to have drawn it leaves even weights behind and would look like perfect evidence.
 //
@@ -34,10 +34,12 @@ export type Audit = {
 export type EffectiveSize = {
   /** The smaller of the two below. */
   readonly ess: number
-  /** (Σ_c W_c)² / Σ_c W_c² of the weights seen, W_c being a session's sum. */
+  /** (Σ_c W_c)² / Σ_c W_c² of the weights seen, W_c being a cluster's sum. */
   readonly seen: number
   /** The same with the expectation of Σ_c W_c² under the logged probabilities. */
   readonly expected: number
+  /** The expected weight per row. */
+  readonly mean: number
 }
 
 export type Diagnostics = {
@@ -132,13 +134,14 @@ const effectiveSize = (
   rows: readonly number[],
   momentsAt: (at: number) => Moments,
 ): EffectiveSize => {
-  let [seenSum, seenSquares, meanSum, meanSquares, variance] = [0, 0, 0, 0, 0]
+  let [seenSum, seenSquares, meanSum, meanSquares, variance, total] = [0, 0, 0, 0, 0, 0]
   forClusters(columns.cluster, rows, (from, to) => {
     let [seen, mean] = [0, 0]
     for (let at = from; at < to; at++) {
       const keep = keepWeight[rows[at] ?? 0] ?? 0
       const moments = momentsAt(at)
       seen += keep * moments.seen
+      total += keep
       mean += keep * moments.mean
       variance += keep * keep * Math.max(0, moments.square - moments.mean ** 2)
     }
@@ -150,7 +153,7 @@ const effectiveSize = (
   const kish = (sum: number, squares: number) => (squares > 0 ? (sum * sum) / squares : 0)
   const seen = kish(seenSum, seenSquares)
   const expected = kish(meanSum, meanSquares + variance)
-  return { ess: Math.min(seen, expected), seen, expected }
+  return { ess: Math.min(seen, expected), seen, expected, mean: total > 0 ? meanSum / total : 0 }
 }
 
 /** The candidate's weights average 1, less what has no support. */
@@ -215,7 +218,7 @@ const auditArms = (columns: Columns, keepWeight: Float64Array, rows: readonly nu
 
 /**
  * The standard error is the larger of what the probabilities imply for independent draws, which does not shrink when an
- * arm happens not to be drawn, and the cluster-robust one, which sees draws shared by a session; the latter is scaled to
+ * arm happens not to be drawn, and the cluster-robust one, which sees draws shared by a cluster; the latter is scaled to
  * the draws expected rather than seen, because a mean below 1 has few draws and so a small error of its own.
  */
 const auditOf = (arm: string | null, sum: RatioSum, seIndependent: number, draws: number): Audit => {

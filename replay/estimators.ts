@@ -1,5 +1,5 @@
 // The off-policy estimators. Each is a ratio of two sums over logged rows, which is all that is needed for one accumulator
-// to serve them all: it takes the two terms of one cluster (a session, or a row that has none) at a time, merges with
+// to serve them all: it takes the two terms of one cluster (rows that one draw may have decided) at a time, merges with
 // another that saw other clusters, and gives a value with a cluster-robust interval. Memory does not grow with the rows.
 
 /** One logged row as an estimator sees it; `reward` is any outcome, whichever direction is good. */
@@ -57,12 +57,30 @@ export const drDifference: Estimator = (row) => [
   row.keepWeight,
 ]
 
-/** DR with every outcome that has no support replaced by `bound`: one end of the bounds of Manski 1990. */
-export const drBounded =
-  (bound: number): Estimator =>
+/** An estimator with every outcome that has no support replaced by `bound`: one end of the bounds of Manski 1990. */
+export const bounded =
+  (estimator: Estimator, bound: number): Estimator =>
   (row) => {
-    const [supported, denominator] = dr(row)
+    const [supported, denominator] = estimator(row)
     return [supported + row.keepWeight * (bound * row.unsupported - row.fittedUnsupported), denominator]
+  }
+
+/** DR on the part that has support, V = Σ k [dr − what is filled in] / Σ k (1 − u): what SNIPS estimates too. */
+export const drSupported: Estimator = (row) => [
+  dr(row)[0] - row.keepWeight * row.fittedUnsupported,
+  row.keepWeight * (1 - row.unsupported),
+]
+
+/**
+ * The gap between the two linearised around their values (Taylor; Cochran 1977, §6.3): its mean is 0 and its standard error
+ * that of DR − SNIPS, in which the noise that both share has gone. `supported` and `weight` are the mean denominators.
+ */
+export const gap =
+  (drValue: number, snipsValue: number, supported: number, weight: number): Estimator =>
+  (row) => {
+    const [numerator, denominator] = drSupported(row)
+    const inDr = (numerator - drValue * denominator) / supported
+    return [inDr - (row.keepWeight * row.weight * (row.reward - snipsValue)) / weight, row.keepWeight]
   }
 
 /** The plain mean of what was logged, Σ k r / Σ k: what the bill says. */

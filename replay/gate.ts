@@ -1,5 +1,6 @@
 // The gate's nouns: the evidence it looks at, its limits, its conditions, and how it refuses. What follows from them is in
 // verdict.ts, what would mend them in remedy.ts, and how to say it in words.ts.
+import type { Impossible } from './columns.ts'
 import type { Diagnostics } from './diagnostics.ts'
 import type { MetricResult } from './evaluate.ts'
 import { type MetricName, metrics } from './metrics.ts'
@@ -9,9 +10,15 @@ import type { CauseGroup, Verification } from './verify.ts'
 export const essRefusedBelow = 100
 export const essDecidesFrom = 250
 export const unsupportedMassMax = 0.01
-export const disagreementSeMax = 2
+/**
+ * In units of the standard error of the gap itself, so that an honest log is refused once in 370 metrics. Two would refuse one in
+ * twenty: measured, 11 of 100 honest logs.
+ */
+export const disagreementSeMax = 3
 /** … unless it is smaller than this part of the margin, or of production's value: a gap nobody would act on. */
 export const immaterialShare = 0.01
+/** Missing amounts have no bounds: beyond this share they are not judged. */
+export const missingAmountsMax = 0.01
 export type Goal = 'cost_usd' | 'latency_ms' | 'quality'
 
 /** Why the evidence may not be used. */
@@ -32,9 +39,13 @@ export type Refusal =
   | {
       readonly kind: 'impossible-probabilities'
       readonly count: number
-      readonly example: { readonly id: string; readonly problem: string }
+      readonly example: Impossible
     }
   | { readonly kind: 'no-outcomes'; readonly metric: MetricName }
+  /** An amount that is unknown for too many rows; `share` is that under the policy with more of them. */
+  | { readonly kind: 'missing-outcomes'; readonly metric: MetricName; readonly share: number }
+  /** An amount that is not even predicted for what production never tried. */
+  | { readonly kind: 'unpredicted'; readonly metric: MetricName; readonly mass: number }
   | {
       readonly kind: 'zero-support'
       readonly mass: number
@@ -73,11 +84,15 @@ export type Evidence = {
   readonly verification: Verification
   /** Set by a person who vouches for probabilities that cannot be verified. */
   readonly trustPropensities: boolean
-  readonly impossible: readonly { readonly id: string; readonly problem: string }[]
+  /** Set by a person who vouches that requests without an outcome are like those with one. */
+  readonly missingAtRandom: boolean
+  readonly impossible: readonly Impossible[]
   readonly diagnostics: Diagnostics
   readonly metrics: readonly MetricResult[]
   /** The share of rows that the candidate decides otherwise, and what such a choice is predicted to cost. */
   readonly churn: number
+  /** How many rows that is, before any weighting. */
+  readonly changedChoices: number
   readonly changedCostUsd: number | null
   /** How many models a request could have gone to, on average. */
   readonly eligibleMean: number
@@ -85,12 +100,26 @@ export type Evidence = {
 
 export type GatePart = { readonly role: Finding['role']; readonly result: MetricResult }
 
-/** The goal, and the guardrails: quality, and the share of requests that fail. */
-export const gateOf = ({ goal, metrics: results }: Evidence): GatePart[] =>
+/** The goal, and the guardrails: quality, and the shares of requests that fail or are given up. */
+export const gateOf = ({ goal, metrics: results }: Pick<Evidence, 'goal' | 'metrics'>): GatePart[] =>
   results.flatMap((result): GatePart[] => {
     if (result.metric === goal) return [{ role: 'goal', result }]
-    return result.metric === 'quality' || result.metric === 'failed' ? [{ role: 'guardrail', result }] : []
+    return metrics[result.metric].guards ? [{ role: 'guardrail', result }] : []
   })
+
+/** The smallest effective sizes over the gate: of all rows, and of those that speak for what changes. */
+export const essOf = (gate: readonly GatePart[]): number =>
+  Math.min(...gate.map(({ result }) => result.diagnostics.effective.ess))
+export const changeEssOf = (gate: readonly GatePart[]): number =>
+  Math.min(
+    ...gate.map(({ result: { diagnostics } }) => (diagnostics.changedRows > 0 ? diagnostics.change.ess : Infinity)),
+  )
+
+/** Whether DR and SNIPS differ by more than chance explains and than anybody would overlook. */
+export const disagrees = ({ role, result }: GatePart, margin: number): boolean => {
+  const scale = role === 'guardrail' ? margin : Math.abs(result.production.value)
+  return result.disagreement > immaterialShare * scale && result.disagreementSe > disagreementSeMax
+}
 
 /** A difference as a gain, positive when the candidate is better. */
 export const gainOf = ({ metric, difference: { value, low, high } }: MetricResult) =>

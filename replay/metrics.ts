@@ -1,13 +1,15 @@
 // What a replay compares. A metric is data: how to read it off an outcome, which direction is better, and how to say it.
 import type { DecisionRecord, OutcomeStatus } from '../router/policy/record.ts'
 
-export const metricNames = ['cost_usd', 'latency_ms', 'quality', 'failed'] as const
+export const metricNames = ['cost_usd', 'latency_ms', 'quality', 'failed', 'abandoned'] as const
 export type MetricName = (typeof metricNames)[number]
 
 export type Metric = {
   readonly name: MetricName
   readonly title: string
   readonly better: 'lower' | 'higher'
+  /** Whether the gate guards it even when it is not the goal. */
+  readonly guards: boolean
   /** The outcome's value; NaN when it is not known. */
   readonly read: (record: DecisionRecord) => number
   /** A value in the unit people think in. */
@@ -31,6 +33,7 @@ export const metrics: Readonly<Record<MetricName, Metric>> = {
     name: 'cost_usd',
     title: 'cost, $ per 1,000 requests',
     better: 'lower',
+    guards: false,
     read: ({ outcome }) => outcome?.cost_usd ?? Number.NaN,
     say: (usd) => significant(usd * 1000),
   },
@@ -38,6 +41,7 @@ export const metrics: Readonly<Record<MetricName, Metric>> = {
     name: 'latency_ms',
     title: 'mean latency, ms',
     better: 'lower',
+    guards: false,
     read: ({ outcome }) => outcome?.latency_ms ?? Number.NaN,
     say: (ms) => fixed(ms, Math.abs(ms) < 10 ? 1 : 0),
   },
@@ -45,6 +49,7 @@ export const metrics: Readonly<Record<MetricName, Metric>> = {
     name: 'quality',
     title: 'quality, 0 to 1',
     better: 'higher',
+    guards: true,
     read: ({ outcome }) => outcome?.quality ?? Number.NaN,
     say: (quality) => fixed(quality, 3),
   },
@@ -52,7 +57,16 @@ export const metrics: Readonly<Record<MetricName, Metric>> = {
     name: 'failed',
     title: 'failed requests, %',
     better: 'lower',
+    guards: true,
     read: ({ outcome }) => (outcome ? Number(failures.has(outcome.status)) : Number.NaN),
+    say: (share) => fixed(share * 100, 2),
+  },
+  abandoned: {
+    name: 'abandoned',
+    title: 'given up by the client, %',
+    better: 'lower',
+    guards: true,
+    read: ({ outcome }) => (outcome ? Number(outcome.status === 'client-abort') : Number.NaN),
     say: (share) => fixed(share * 100, 2),
   },
 }

@@ -1,17 +1,23 @@
 // What would mend a refusal or settle an open question: rows, days, exploration, re-executions, or a repair. Plans are
 // made from the log itself: its weights, its spread of outcomes, its traffic per day.
+import type { EffectiveSize } from './diagnostics.ts'
 import { normalQuantile } from './estimators.ts'
+import { roundingShare } from './evaluate.ts'
 import {
+  changeEssOf,
   type Evidence,
   essDecidesFrom,
+  essOf,
   essRefusedBelow,
   type Finding,
   type GatePart,
   gainOf,
+  gateOf,
   type Refusal,
   unsupportedMassMax,
 } from './gate.ts'
-import type { MetricName } from './metrics.ts'
+import { type MetricName, metrics } from './metrics.ts'
+import { unseenEvents } from './unknown.ts'
 
 /** What a remedy proposes where production does not explore: two percent over all arms, half a percent for each. */
 const exploreRateProposed = 0.02
@@ -38,35 +44,75 @@ export type Remedy =
       readonly days: number | null
     }
   | { readonly kind: 'reexecute'; readonly calls: number; readonly usd: number | null }
-  | { readonly kind: 'feedback'; readonly metric: MetricName }
+  /** `share` is what is missing under the candidate, where that alone leaves the question open. */
+  | { readonly kind: 'feedback'; readonly metric: MetricName; readonly share: number | null }
   | { readonly kind: 'supply-policies' }
   | { readonly kind: 'trust' }
   | { readonly kind: 'same-engine' }
   | { readonly kind: 'fix-snapshot' }
   | { readonly kind: 'fix-propensities' }
+  | { readonly kind: 'unrounded-propensities' }
+  | { readonly kind: 'predict'; readonly metric: MetricName }
   | { readonly kind: 'check-outcomes'; readonly metric: MetricName }
 
 const daysFor = ({ rowsPerDay }: Evidence, rows: number): number | null => (rowsPerDay ? rows / rowsPerDay : null)
 
-/** How many more rows like these would settle every open condition, and to which side the estimates lean. */
+/** How many times the rows it takes until no limit on effective sizes stands in the way. */
+const thinFactor = (gate: readonly GatePart[]): number =>
+  Math.max(1, essDecidesFrom / essOf(gate), essRefusedBelow / changeEssOf(gate))
+
+/** How many more rows like these would settle every open condition, to which side the estimates lean, and what else would. */
 export const settle = (
   evidence: Evidence,
   gate: readonly GatePart[],
   findings: readonly Finding[],
-  thin: { readonly of: 'all' | 'change'; readonly ess: number } | null,
-): Remedy => {
-  let factor = thin ? (thin.of === 'all' ? essDecidesFrom : essRefusedBelow) / thin.ess : 1
-  let against = false
-  for (const [at, { role, result }] of gate.entries()) {
-    if (findings[at]?.result === 'held') continue
-    const gain = gainOf(result)
-    const distance = gain.value + (role === 'goal' ? 0 : evidence.margin)
-    if (distance < 0) against = true
-    if (findings[at]?.result === 'harm') continue
-    factor = Math.max(factor, ((((gain.high - gain.low) / 2) * powerFactor) / distance) ** 2)
-  }
-  const rows = Math.min(rowsPlannedMax, Math.ceil(evidence.rows * (factor - 1)))
-  return { kind: 'rows', rows, days: daysFor(evidence, rows), leaning: against ? 'against' : 'for' }
+  isThin: boolean,
+): Remedy[] => {
+  const open = gate.filter((_, at) => findings[at]?.result === 'open')
+  const factor = Math.max(isThin ? thinFactor(gate) : 1, ...open.map((part) => factorOf(evidence, part)))
+  const against = gate.some(
+    (part, at) => findings[at]?.result !== 'held' && gainOf(part.result).value < -toleratedOf(evidence, part),
+  )
+  const rows = factor < Infinity ? Math.min(rowsPlannedMax, Math.ceil(evidence.rows * (factor - 1))) : rowsPlannedMax
+  const feedback = open.flatMap(({ result: { metric, missingUnder, doubt } }): Remedy[] =>
+    missingUnder.candidate + missingUnder.production > 0 && doubt.low + doubt.high > 0
+      ? [{ kind: 'feedback', metric, share: missingUnder.candidate }]
+      : [],
+  )
+  // Where the missing alone leave it open, more rows like these are no advice.
+  if (feedback.length > 0 && rows >= rowsPlannedMax) return feedback
+  return [
+    { kind: 'rows', rows: Math.max(1, rows), days: daysFor(evidence, rows), leaning: against ? 'against' : 'for' },
+    ...feedback,
+  ]
+}
+
+/** How much worse a condition lets the candidate be. */
+const toleratedOf = ({ margin }: Evidence, { role }: GatePart): number => (role === 'goal' ? 0 : margin)
+
+/**
+ * How many times the rows would settle one condition to the nearer side. What no rows tell (`doubt`) stays as wide as it
+ * is; sampling error falls with the root of the rows, the bound on events never seen with the rows themselves.
+ */
+const factorOf = (evidence: Evidence, part: GatePart): number => {
+  const { result } = part
+  const { value, low, high } = gainOf(result)
+  const isHigher = metrics[result.metric].better === 'higher'
+  const [doubtBelow, doubtAbove] = isHigher
+    ? [result.doubt.low, result.doubt.high]
+    : [result.doubt.high, result.doubt.low]
+  const limit = -toleratedOf(evidence, part)
+  const rounding = roundingShare * Math.abs(result.production.value)
+  const sides = [
+    { distance: value - doubtBelow - limit, half: value - doubtBelow - low },
+    { distance: limit - value - doubtAbove, half: high - value - doubtAbove },
+  ]
+  const factors = sides.map(({ distance, half }) => {
+    if (!(distance > rounding)) return Infinity
+    const isUnseen = result.unseenReach > 0 && half <= result.unseenReach * (1 + roundingShare)
+    return isUnseen ? half / distance : ((half * powerFactor) / distance) ** 2
+  })
+  return Math.min(...factors)
 }
 
 export const mend = (evidence: Evidence, refusal: Refusal): Remedy[] => {
@@ -82,16 +128,25 @@ export const mend = (evidence: Evidence, refusal: Refusal): Remedy[] => {
         ? [{ kind: 'supply-policies' }, { kind: 'trust' }]
         : [{ kind: 'trust' }]
     case 'impossible-probabilities':
-      return [{ kind: 'fix-propensities' }]
+      return [{ kind: refusal.example.rounded ? 'unrounded-propensities' : 'fix-propensities' }]
     case 'weight-audit':
-      return [refusal.metric === null ? { kind: 'fix-propensities' } : { kind: 'feedback', metric: refusal.metric }]
+      return [
+        refusal.metric === null
+          ? { kind: 'fix-propensities' }
+          : { kind: 'feedback', metric: refusal.metric, share: null },
+      ]
     case 'no-outcomes':
-      return [{ kind: 'feedback', metric: refusal.metric }]
+      return [{ kind: 'feedback', metric: refusal.metric, share: null }]
+    case 'missing-outcomes':
+      return [{ kind: 'feedback', metric: refusal.metric, share: refusal.share }]
+    case 'unpredicted':
+      return [{ kind: 'predict', metric: refusal.metric }]
     case 'zero-support':
       return [explore(evidence, refusal), reexecute(evidence)]
     case 'sample-size': {
-      if (refusal.ess === 0 || evidence.diagnostics.unsupported.mass > unsupportedMassMax) return []
-      const rows = Math.ceil(evidence.rows * (essDecidesFrom / refusal.ess - 1))
+      if (!(refusal.ess > 0) || evidence.diagnostics.unsupported.mass > unsupportedMassMax) return []
+      const factor = thinFactor(gateOf(evidence).filter(({ result }) => result.rows > 0))
+      const rows = Math.min(rowsPlannedMax, Math.ceil(evidence.rows * (factor - 1)))
       return [{ kind: 'rows', rows, days: daysFor(evidence, rows), leaning: null }, reexecute(evidence)]
     }
     case 'disagreement':
@@ -99,12 +154,25 @@ export const mend = (evidence: Evidence, refusal: Refusal): Remedy[] => {
   }
 }
 
-/** With probability p on the untried arms (exploration is spread over the eligible), E[w²] = E[w² where tried] + mass / p, and ESS = rows / E[w²]. */
+/**
+ * With probability p on the untried arms (exploration is spread over the eligible), E[w²] = E[w² where tried] + mass / p, and
+ * ESS = rows · E[w]² / E[w²]. What the weights exceed 1 by has the mean (1 − p) · mass more and the mean square
+ * (1 − p)² · mass / p. Both sizes must be reached, on the rows whose outcomes are known.
+ */
 const explore = (evidence: Evidence, { arms, mass }: Extract<Refusal, { kind: 'zero-support' }>): Remedy => {
-  const { effective, rows: seen } = evidence.diagnostics
+  const { effective, change, rows: seen } = evidence.diagnostics
   const probability = Math.max(exploreFloorProposed, exploreRateProposed / evidence.eligibleMean)
-  const tried = effective.expected > 0 ? (seen * (1 - mass) ** 2) / effective.expected : 0
-  const rows = Math.ceil(essDecidesFrom * (tried + mass / probability))
+  const squareOf = ({ mean, expected }: EffectiveSize) => (expected > 0 ? (seen * mean ** 2) / expected : 0)
+  const forAll = essDecidesFrom * (squareOf(effective) + mass / probability)
+  const changeMean = change.mean + mass * (1 - probability)
+  const changeSquare = squareOf(change) + (mass * (1 - probability) ** 2) / probability
+  const gate = gateOf(evidence)
+  // Where nothing ever failed, it takes 3.69 / margin rows to say that no more than the margin will.
+  const isEventless = gate.some(({ role, result }) => role === 'guardrail' && result.rows > 0 && result.sd === 0)
+  const changeEss = Math.max(essRefusedBelow, isEventless ? unseenEvents / evidence.margin : 0)
+  const forChange = (changeEss * changeSquare) / changeMean ** 2
+  const known = Math.min(...gate.flatMap(({ result }) => (result.rows > 0 ? 1 - result.missingShare : [])))
+  const rows = Math.min(rowsPlannedMax, Math.ceil(Math.max(forAll, forChange) / Math.min(1, known)))
   return {
     kind: 'explore',
     arms: arms.map(({ arm }) => arm),
@@ -119,10 +187,11 @@ const explore = (evidence: Evidence, { arms, mass }: Extract<Refusal, { kind: 'z
  * Asking the candidate's choice anew on m of the changed rows leaves quality a half-width of 1.96 · sd · churn / √m; m is
  * what brings that down to the margin.
  */
-const reexecute = ({ metrics: results, margin, churn, rows, changedCostUsd }: Evidence): Remedy => {
+const reexecute = ({ metrics: results, margin, churn, changedChoices, changedCostUsd }: Evidence): Remedy => {
   const sd = results.find(({ metric }) => metric === 'quality')?.sd || 0.5
-  const calls = Math.ceil(
-    Math.min(churn * rows, Math.max(essDecidesFrom, ((normalQuantile * sd * churn) / margin) ** 2)),
+  const calls = Math.min(
+    changedChoices,
+    Math.ceil(Math.max(essDecidesFrom, ((normalQuantile * sd * churn) / margin) ** 2)),
   )
   return { kind: 'reexecute', calls, usd: changedCostUsd === null ? null : calls * changedCostUsd }
 }

@@ -15,11 +15,13 @@ import {
   differenceText,
   figuresOf,
   findingText,
+  isShown,
   isSupported,
   percent,
   refusalText,
   remedyText,
   shortHash,
+  shownFindings,
   verdictSentence,
 } from './words.ts'
 
@@ -58,7 +60,7 @@ const header = (replay: Replay): Markup => {
   const reasons =
     verdict.kind === 'refused'
       ? verdict.refusals.map((refusal) => html`<li class="bad">${refusalText(refusal)}</li>`)
-      : verdict.findings.map(
+      : shownFindings(replay, verdict.findings).map(
           (finding) => html`<li class="${findingClass[finding.result]}">${findingText(replay, finding)}</li>`,
         )
   const remedies = verdict.remedies.map((remedy) => html`<li>${remedyText(remedy)}</li>`)
@@ -101,7 +103,7 @@ const evidence = ({ shares }: Replay): Markup => {
 }
 
 const figures = (replay: Replay): Markup => {
-  const known = replay.metrics.filter(({ rows }) => rows > 0)
+  const known = replay.metrics.filter((result) => result.rows > 0 && isShown(result))
   const rows = known.map((result) => {
     const { production, candidate, difference, interval, relative } = figuresOf(replay, result)
     return html`<tr><th scope="row">${metrics[result.metric].title}</th><td>${production}</td><td>${candidate}</td><td>${difference} <small>${relative}</small></td><td>${interval}</td></tr>`
@@ -109,7 +111,7 @@ const figures = (replay: Replay): Markup => {
   return html`<section><h2>Per request</h2><div class="wide"><table>
 <thead><tr><th></th><th>production</th><th>candidate</th><th>difference</th><th>95 % interval</th></tr></thead>
 <tbody>${rows}</tbody></table></div>
-<p class="quiet">Doubly robust, cross-fitted, paired on the same requests, clustered by session. “Production” is what the logged policy comes to over its own draws, the fair counterpart of the candidate. A dash: the log cannot tell.</p>
+<p class="quiet">Doubly robust, cross-fitted, paired on the same requests, clustered by ${replay.clusterKeys.join(', ')}. “Production” is what the logged policy comes to over its own draws, the fair counterpart of the candidate. A dash: the log cannot tell.</p>
 <h3>By each estimator</h3><div class="wide"><table>
 <thead><tr><th></th><th>as logged</th><th>DR</th><th>SNIPS</th><th>IPS</th><th>DM</th></tr></thead>
 <tbody>${known.map((result) => estimatorRow(replay, result))}</tbody></table></div>
@@ -128,7 +130,8 @@ const estimatorRow = (replay: Replay, result: MetricResult): Markup => {
 
 const differences = (replay: Replay): Markup => {
   const shown = replay.metrics.filter(
-    (result) => result.rows > 0 && isSupported(replay, result) && Number.isFinite(result.difference.se),
+    (result) =>
+      result.rows > 0 && isShown(result) && isSupported(replay, result) && Number.isFinite(result.difference.se),
   )
   if (shown.length === 0) return markup('')
   const figure = (result: MetricResult) => {
@@ -191,4 +194,4 @@ const reproduction = ({ candidate, production, engine, options }: Replay, comman
   html`<section><h2>Make this report again</h2><pre>${command}</pre>
 <p class="quiet">engine ${engine} · candidate <code>${candidate.hash}</code>${production.map(
     ({ name, hash, rows }) => html` · ${name} <code>${hash || 'no hash'}</code> (${count(rows)} rows)`,
-  )}${options.trustPropensities ? ' · probabilities taken on trust' : ''}</p></section>`
+  )}${options.trustPropensities ? ' · probabilities taken on trust' : ''}${options.missingAtRandom ? ' · outcomes taken to be missing at random' : ''}</p></section>`

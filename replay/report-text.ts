@@ -13,12 +13,14 @@ import {
   duration,
   figuresOf,
   findingText,
+  isShown,
   percent,
   plain,
   refusalText,
   remedyText,
   reproducedShare,
   shortHash,
+  shownFindings,
   verdictSentence,
 } from './words.ts'
 
@@ -83,7 +85,7 @@ const subject = ({ candidate, production, rows, window, options }: Replay): stri
     `candidate   ${safe(candidate.name)} ${shortHash(candidate.hash)}`,
     `production  ${logged.join(', ') || '(none)'}`,
     `evidence    ${count(rows)} decisions${span}${rate}`,
-    `gate        ${metrics[options.goal].title.split(',')[0]} better; quality and failures at most ${options.margin} worse; 95 % intervals`,
+    `gate        ${metrics[options.goal].title.split(',')[0]} better; quality, failures and requests given up at most ${options.margin} worse; 95 % intervals${options.missingAtRandom ? '; outcomes taken to be missing at random' : ''}`,
   ].join('\n')
 }
 
@@ -104,7 +106,7 @@ const evidence = ({ shares }: Replay, paint: Paint): string => {
 }
 
 const table = (replay: Replay, paint: Paint): string => {
-  const results = replay.metrics.filter(({ rows: known }) => known > 0)
+  const results = replay.metrics.filter((result) => result.rows > 0 && isShown(result))
   const rows = results.map((result) => {
     const { production, candidate, difference, interval, relative } = figuresOf(replay, result)
     return [metrics[result.metric].title, production, candidate, difference, interval, relative]
@@ -148,7 +150,7 @@ const conditions = (replay: Replay, paint: Paint): string => {
       ...refusals.map((refusal) => `${paint('red', '✗')} ${wrap(safe(refusalText(refusal)), '  ')}`),
     ].join('\n')
   const mark = { held: marks.good, harm: marks.bad, open: ['yellow', '?'] as const }
-  return findings
+  return shownFindings(replay, findings)
     .map((finding) => {
       const [style, sign] = mark[finding.result]
       return `${paint(style, sign)} ${wrap(safe(findingText(replay, finding)), '  ')}`

@@ -3,6 +3,7 @@
 import { draw } from '../router/policy/chance.ts'
 import { featureTypesOf, type Policy } from '../router/policy/policy.ts'
 import { contextOf, type Decision, type DecisionRecord, engineVersion } from '../router/policy/record.ts'
+import type { ClusterKey } from './clusters.ts'
 import { type Columns, columnsOf } from './columns.ts'
 import { type Diagnostics, diagnose } from './diagnostics.ts'
 import { evaluate, type MetricResult } from './evaluate.ts'
@@ -20,9 +21,16 @@ export type ReplayOptions = {
   /** How much worse a guardrail may get: quality in its own unit, failures as a share. */
   readonly margin: number
   readonly trustPropensities: boolean
+  /** Takes requests without an outcome to be like those with one, instead of allowing for whatever they might have been. */
+  readonly missingAtRandom: boolean
 }
 
-export const replayDefaults: ReplayOptions = { goal: 'cost_usd', margin: 0.02, trustPropensities: false }
+export const replayDefaults: ReplayOptions = {
+  goal: 'cost_usd',
+  margin: 0.02,
+  trustPropensities: false,
+  missingAtRandom: false,
+}
 
 /** Where the answer to "what would the candidate have done here?" comes from, as shares of the rows. */
 export type Shares = {
@@ -46,7 +54,9 @@ export type Replay = {
   readonly options: ReplayOptions
   readonly window: { readonly from: string; readonly to: string; readonly rowsPerDay: number | null } | null
   readonly rows: number
-  readonly sessions: number
+  /** Groups of rows that one draw may have decided together, and by what they are told. */
+  readonly clusters: number
+  readonly clusterKeys: readonly ClusterKey[]
   readonly duplicates: number
   readonly verification: Verification
   readonly shares: Shares
@@ -65,16 +75,18 @@ export const replay = (
   candidate: Policy,
   options: ReplayOptions,
 ): Replay => {
-  const verification = verify(records, shelve(policies, featureTypesOf(records)))
-  const columns = columnsOf(records, candidate)
+  const logged = [...policies]
+  const verification = verify(records, shelve(logged, featureTypesOf(records)))
+  const columns = columnsOf(records, candidate, logged)
   const diagnostics = diagnose(columns, columns.keepWeight)
-  const metrics = metricNames.map((metric) => evaluate(columns, metric, diagnostics))
+  const metrics = metricNames.map((metric) => evaluate(columns, metric, diagnostics, options.missingAtRandom))
   const shares = sharesOf(columns)
   const window = windowOf(columns.records)
   const verdict = judge({
     goal: options.goal,
     margin: options.margin,
     trustPropensities: options.trustPropensities,
+    missingAtRandom: options.missingAtRandom,
     rows: columns.rowCount,
     rowsPerDay: window?.rowsPerDay ?? null,
     verification,
@@ -82,6 +94,7 @@ export const replay = (
     diagnostics,
     metrics,
     churn: 1 - shares.observed,
+    changedChoices: columns.arm.filter((arm, row) => arm !== columns.armRedecided[row]).length,
     changedCostUsd: changedCost(columns),
     eligibleMean: eligibleMean(columns.records),
   })
@@ -93,7 +106,8 @@ export const replay = (
     options,
     window,
     rows: columns.rowCount,
-    sessions: columns.clusterCount,
+    clusters: columns.clusterCount,
+    clusterKeys: columns.clusterKeys,
     duplicates: columns.duplicates,
     verification,
     shares,

@@ -8,6 +8,7 @@ import { issueText } from '../router/policy/yaml.ts'
 import type { LoggedPolicy } from './verify.ts'
 
 const lineBytesMax = 1 << 20
+const byteOrderMark = /^\uFEFF/
 const problemsShownMax = 5
 const requestTimeoutMs = 300_000
 
@@ -89,7 +90,7 @@ const fileSource = (path: string, selection: Selection): Source => ({
     for await (const { line, bytesRead } of lines(path)) {
       number++
       if (line.trim() === '') continue
-      const record = parseRecord(line, `${path} line ${number}`, good)
+      const record = parseRecord(number === 1 ? line.replace(byteOrderMark, '') : line, `${path} line ${number}`, good)
       good++
       onProgress?.(bytesRead)
       if (isSelected(record, selection)) yield record
@@ -99,15 +100,19 @@ const fileSource = (path: string, selection: Selection): Source => ({
   close: async () => {},
 })
 
+const unreadable = (path: string, problem: string): SourceError =>
+  new SourceError('source-unreadable', `reading decision records: cannot open ${path}: ${problem}`)
+
 const openFile = async (path: string) => {
+  let file: Awaited<ReturnType<typeof open>>
   try {
-    return await open(path)
+    file = await open(path)
   } catch (error) {
-    throw new SourceError(
-      'source-unreadable',
-      `reading decision records: cannot open ${path}: ${(error as Error).message}`,
-    )
+    throw unreadable(path, (error as Error).message)
   }
+  if (!(await file.stat()).isDirectory()) return file
+  await file.close()
+  throw unreadable(path, 'it is a folder; wanted a file of decision records, one JSON object a line')
 }
 
 /** The lines of a file, none longer than the limit. */

@@ -4,15 +4,17 @@
 import type { Diagnostics } from './diagnostics.ts'
 import { type MetricResult, roundingShare } from './evaluate.ts'
 import {
-  disagreementSeMax,
+  changeEssOf,
+  disagrees,
   type Evidence,
   essDecidesFrom,
+  essOf,
   essRefusedBelow,
   type Finding,
   type GatePart,
   gainOf,
   gateOf,
-  immaterialShare,
+  missingAmountsMax,
   type Refusal,
   unsupportedMassMax,
 } from './gate.ts'
@@ -36,7 +38,7 @@ export const judge = (evidence: Evidence): Verdict => {
   const refusals = refusalsOf(evidence, gate)
   const unchanged = evidence.rows > 0 && evidence.diagnostics.changedRows === 0
   const findings = refusals.length > 0 ? [] : gate.map(({ role, result }) => find(evidence, role, result))
-  const thin = thinness(evidence, gate)
+  const thin = thinness(gate)
   const base = { refusals, findings, thin, unchanged }
   if (refusals.length > 0)
     return { ...base, kind: 'refused', exitCode: 3, remedies: distinct(refusals.flatMap((r) => mend(evidence, r))) }
@@ -48,12 +50,9 @@ export const judge = (evidence: Evidence): Verdict => {
     ...base,
     kind: 'inconclusive',
     exitCode: 2,
-    remedies: unchanged ? [] : [settle(evidence, gate, findings, thin)],
+    remedies: unchanged ? [] : settle(evidence, gate, findings, thin !== null),
   }
 }
-
-const essOf = (gate: readonly GatePart[]): number =>
-  Math.min(...gate.map(({ result }) => result.diagnostics.effective.ess))
 
 const refusalsOf = (evidence: Evidence, gate: readonly GatePart[]): Refusal[] => {
   const { verification, impossible, diagnostics, rows } = evidence
@@ -65,27 +64,30 @@ const refusalsOf = (evidence: Evidence, gate: readonly GatePart[]): Refusal[] =>
   if (impossible[0])
     refusals.push({ kind: 'impossible-probabilities', count: impossible.length, example: impossible[0] })
   if (rows === 0) return [...refusals, { kind: 'no-rows' }]
-  if (diagnostics.unsupported.mass > unsupportedMassMax)
-    refusals.push({ kind: 'zero-support', ...diagnostics.unsupported })
+  const { mass } = diagnostics.unsupported
+  const hasSupport = mass <= unsupportedMassMax
+  if (!hasSupport) refusals.push({ kind: 'zero-support', ...diagnostics.unsupported })
   const judged = gate.filter(({ result }) => result.rows > 0)
   for (const { result } of gate) if (result.rows === 0) refusals.push({ kind: 'no-outcomes', metric: result.metric })
   refusals.push(...auditRefusals(diagnostics, judged))
   const smallest = judged.toSorted((a, b) => essOf([a]) - essOf([b]))[0]
-  if (smallest && essOf([smallest]) < essRefusedBelow)
+  if (smallest && !(essOf([smallest]) >= essRefusedBelow))
     refusals.push({ kind: 'sample-size', metric: smallest.result.metric, ess: essOf([smallest]) })
-  for (const { role, result } of judged) {
-    const { dr, snips } = result.estimators
-    const scale = role === 'guardrail' ? evidence.margin : Math.abs(result.production.value)
-    const material = Math.abs(dr.value - snips.value) > immaterialShare * scale
-    if (material && result.disagreementSe > disagreementSeMax)
-      refusals.push({
-        kind: 'disagreement',
-        metric: result.metric,
-        se: result.disagreementSe,
-        dr: dr.value,
-        snips: snips.value,
-      })
-  }
+  // Where much was never tried, DR and SNIPS speak of different things, and their distance says nothing.
+  if (hasSupport) for (const part of judged) refusals.push(...doubtsOf(evidence, part))
+  return refusals
+}
+
+/** What speaks against the figures of one metric, given that the probabilities are sound. */
+const doubtsOf = (evidence: Evidence, part: GatePart): Refusal[] => {
+  const { metric, bounds, missingUnder, unpredicted, estimators, drSupported, disagreementSe } = part.result
+  const refusals: Refusal[] = []
+  const share = Math.max(missingUnder.candidate, missingUnder.production)
+  if (bounds === null && !(share <= missingAmountsMax) && !evidence.missingAtRandom)
+    refusals.push({ kind: 'missing-outcomes', metric, share })
+  if (unpredicted) refusals.push({ kind: 'unpredicted', metric, mass: evidence.diagnostics.unsupported.mass })
+  const [dr, snips] = [drSupported, estimators.snips.value]
+  if (disagrees(part, evidence.margin)) refusals.push({ kind: 'disagreement', metric, se: disagreementSe, dr, snips })
   return refusals
 }
 
@@ -99,11 +101,10 @@ const auditRefusals = (whole: Diagnostics, gate: readonly GatePart[]): Refusal[]
 }
 
 /** Evidence that is valid but too thin to decide: below 250 in all, or below 100 for what the candidate does more often. */
-const thinness = (evidence: Evidence, gate: readonly GatePart[]): Verdict['thin'] => {
-  const all = essOf(gate)
-  if (all < essDecidesFrom) return { of: 'all', ess: all }
-  const { change, changedRows } = evidence.diagnostics
-  return changedRows > 0 && change.ess < essRefusedBelow ? { of: 'change', ess: change.ess } : null
+const thinness = (gate: readonly GatePart[]): Verdict['thin'] => {
+  const [all, change] = [essOf(gate), changeEssOf(gate)]
+  if (!(all >= essDecidesFrom)) return { of: 'all', ess: all }
+  return change >= essRefusedBelow ? null : { of: 'change', ess: change }
 }
 
 const toleratedOf = (evidence: Evidence, { role, result }: GatePart): number =>

@@ -6,6 +6,7 @@ import {
   essDecidesFrom,
   essRefusedBelow,
   type Finding,
+  missingAmountsMax,
   type Refusal,
   unsupportedMassMax,
 } from './gate.ts'
@@ -32,6 +33,7 @@ export const plain: Readonly<Record<MetricName, string>> = {
   latency_ms: 'latency',
   quality: 'quality',
   failed: 'the share of failures',
+  abandoned: 'the share given up by clients',
 }
 
 /** Rounded down, so that 100.000 means all. */
@@ -55,9 +57,11 @@ const units: Readonly<Record<MetricName, string>> = {
   latency_ms: ' ms',
   quality: '',
   failed: ' percentage points',
+  abandoned: ' percentage points',
 }
 
 export const signed = (metric: MetricName, value: number): string => {
+  if (value === 0) return '0'
   const said = metrics[metric].say(value)
   return value > 0 && /[1-9]/.test(said) ? `+${said}` : said
 }
@@ -67,6 +71,15 @@ export const relative = (difference: number, production: number): string =>
   production > 0 && Number.isFinite(difference / production)
     ? `${difference > 0 ? '+' : ''}${percent(difference / production)}`
     : ''
+
+/** How rows were grouped, when they were; goes behind their number. */
+export const clusteringText = ({ clusters, clusterKeys, rows }: Replay): string =>
+  clusters < rows
+    ? ` in ${count(clusters)} groups that share a ${clusterKeys.join(', ').replace(/, (\w+)$/, ' or $1')}`
+    : ''
+
+/** Where no client ever gave up, there is no need to print it. */
+export const isShown = ({ metric, logged }: MetricResult): boolean => metric !== 'abandoned' || logged.value > 0
 
 const resultOf = (replay: Replay, metric: MetricName) => replay.metrics.find((result) => result.metric === metric)
 
@@ -78,15 +91,28 @@ export const verdictSentence = (replay: Replay): string => {
     case 'refused':
       return `No verdict on ${name}: the evidence may not be used, because ${refusalReason(verdict.refusals)}.`
     case 'promote':
-      return `Promote ${name}: ${verdict.findings.map((finding) => shortFinding(replay, finding)).join(', ')}.`
+      return `Promote ${name}: ${sentenceOf(replay, verdict.findings)}.`
     case 'reject': {
       const harm = verdict.findings.filter(({ result }) => result === 'harm')
-      return `Reject ${name}: ${harm.map((finding) => shortFinding(replay, finding)).join(', ')}.`
+      return `Reject ${name}: ${sentenceOf(replay, harm)}.`
     }
     case 'inconclusive':
       return `Undecided on ${name}: ${undecidedReason(replay)}.`
   }
 }
+
+/** Findings in one breath; what they are measured against is said once. */
+const sentenceOf = (replay: Replay, findings: readonly Finding[]): string =>
+  shownFindings(replay, findings)
+    .map((finding, at) => shortFinding(replay, finding) + (at === 0 ? ' against production' : ''))
+    .join(', ')
+
+/** Findings without those that held on something that never happened. */
+export const shownFindings = (replay: Replay, findings: readonly Finding[]): Finding[] =>
+  findings.filter(({ metric, result }) => {
+    const outcome = resultOf(replay, metric)
+    return result !== 'held' || !outcome || isShown(outcome)
+  })
 
 const refusalReason = (refusals: readonly Refusal[]): string => {
   const [first, ...rest] = refusals
@@ -111,7 +137,7 @@ const undecidedReason = (replay: Replay): string => {
 const shortFinding = (replay: Replay, { metric, role, result, tolerated }: Finding): string => {
   const outcome = resultOf(replay, metric)
   const change = outcome ? relative(outcome.difference.value, outcome.production.value).replace(/^[+−]/, '') : ''
-  const margin = `its margin of ${metrics[metric].say(tolerated)}${metric === 'failed' ? ' points' : ''}`
+  const margin = `its margin of ${metrics[metric].say(tolerated)}${units[metric].startsWith(' percentage') ? ' points' : ''}`
   const [better, worse] = metrics[metric].better === 'higher' ? ['rises', 'falls'] : ['falls', 'rises']
   switch (result) {
     case 'held':
@@ -178,6 +204,10 @@ export const refusalText = (refusal: Refusal): string => {
       return `${count(refusal.count)} records carry probabilities that cannot be true (${refusal.example.id}: ${refusal.example.problem})`
     case 'no-outcomes':
       return `no record has an outcome for ${plain[refusal.metric]}`
+    case 'missing-outcomes':
+      return `${plain[refusal.metric]} is unknown for ${percent(refusal.share)} of the traffic and has no bounds; the limit is ${percent(missingAmountsMax)}`
+    case 'unpredicted':
+      return `the candidate sends ${percent(refusal.mass)} of the traffic where production never would, and ${plain[refusal.metric]} there is not even predicted`
     case 'zero-support':
       return `the candidate sends ${percent(refusal.mass)} of the traffic where production never would (${armList(refusal.arms)}), and the limit is ${percent(unsupportedMassMax)}`
     case 'weight-audit': {
@@ -218,7 +248,8 @@ export const remedyText = (remedy: Remedy): string => {
   const time = (days: number | null) => (days === null ? '' : `, ${duration(days)} of traffic like this`)
   switch (remedy.kind) {
     case 'rows': {
-      if (remedy.rows >= rowsPlannedMax) return 'No number of rows in sight would settle it.'
+      if (remedy.rows >= rowsPlannedMax)
+        return 'No number of rows in sight would settle it: the estimates lie too close to the limit.'
       const settle = `About ${count(remedy.rows)} more rows${time(remedy.days)} with production exploring as it does`
       if (remedy.leaning === null) return `${settle} would bring the effective sample size to ${essDecidesFrom}.`
       return remedy.leaning === 'for'
@@ -228,11 +259,11 @@ export const remedyText = (remedy: Remedy): string => {
     case 'explore':
       return `Let production try ${remedy.arms.slice(0, armsNamedMax).map(armName).map(short).join(', ')}: with "explore: {rate: ${remedy.rate}, floor: ${remedy.floor}}" a verdict needs about ${count(remedy.rows)} rows${time(remedy.days)}.`
     case 'reexecute':
-      return `Or ask the candidate's choices anew: about ${count(remedy.calls)} re-executions of changed decisions${remedy.usd === null ? '' : `, about $${remedy.usd.toPrecision(2)}`}.`
+      return `Without that, it would take the answers of the candidate's own choices: ${count(remedy.calls)} changed requests asked anew${remedy.usd === null ? '' : `, about $${remedy.usd.toPrecision(2)}`}.`
     case 'feedback':
-      return remedy.metric === 'quality'
-        ? 'Send feedback for the answers of every model: POST /v1/feedback {"decision_id", "score"}.'
-        : `Log ${plain[remedy.metric]} for every model: it is null where a price or a measurement is missing.`
+      return feedbackText(remedy)
+    case 'predict':
+      return `Record the feature candidate.${remedy.metric} for every candidate, or keep the candidate to what production tries.`
     case 'supply-policies':
       return 'Give the logged policies with --logged-policy FILE, or replay from the ClickHouse that holds them.'
     case 'trust':
@@ -243,7 +274,20 @@ export const remedyText = (remedy: Remedy): string => {
       return 'Find what the field depends on that the record does not hold: signalbox replay verify lists examples.'
     case 'fix-propensities':
       return 'More rows will not mend this: find out how the probability of the choice is computed and logged.'
+    case 'unrounded-propensities':
+      return 'The sums are off by as much as rounding makes them: let the logger write probabilities with all their digits.'
     case 'check-outcomes':
       return `More rows may not mend this: check that ${plain[remedy.metric]} is joined to the right decisions, and whether its meaning changed within the window.`
   }
+}
+
+const feedbackText = ({ metric, share }: Extract<Remedy, { kind: 'feedback' }>): string => {
+  const send =
+    metric === 'quality'
+      ? 'feedback for the answers of every model: POST /v1/feedback {"decision_id", "score"}'
+      : `${plain[metric]} for every model: it is null where a price or a measurement is missing`
+  const verb = metric === 'quality' ? 'Send' : 'Log'
+  if (share === null) return `${verb} ${send}.`
+  const missing = `${plain[metric]} is missing for ${percent(share)} of what the candidate would serve`
+  return `${missing.charAt(0).toUpperCase()}${missing.slice(1)}. ${verb} ${send}. If those are like the others, --missing-at-random says so, on your word.`
 }

@@ -9,7 +9,7 @@ import { parseHTML } from 'linkedom'
 import { reportHtml } from '../replay/report-html.ts'
 import { reportText } from '../replay/report-text.ts'
 import { replay, replayDefaults } from '../replay/run.ts'
-import { figuresOf } from '../replay/words.ts'
+import { figuresOf, isShown } from '../replay/words.ts'
 import { parsePolicy } from '../router/policy/policy.ts'
 import { logOf, seeded, truthFeatures } from './replay-truth.ts'
 
@@ -37,7 +37,7 @@ const cli = (...args: string[]) =>
 
 test('the verdict comes first, and no line is coloured unless colours were asked for', () => {
   const text = reportText(result, { colour: false })
-  assert.match(text, /^Promote 'cheaper': cost falls by \d+ %, quality stays within its margin/)
+  assert.match(text, /^Promote 'cheaper': cost falls by \d+ % against production, quality stays within its margin/)
   assert.ok(!text.includes('\u001b'))
   assert.ok(reportText(result, { colour: true }).includes('\u001b'))
 })
@@ -46,15 +46,16 @@ test('the HTML report is one file without any address, and its figures are those
   const page = reportHtml(result, 'signalbox replay run')
   assert.doesNotMatch(page.replaceAll('http://www.w3.org/', ''), /https?:\/\/|<script|<link|@import|url\(/)
   const { document } = parseHTML(page)
+  const shown = result.metrics.filter(isShown)
   const cells = [...(document.querySelectorAll('table')[0]?.querySelectorAll('tbody td') ?? [])].map((cell) =>
     cell.textContent?.trim(),
   )
-  const expected = result.metrics.flatMap((metric) => {
+  const expected = shown.flatMap((metric) => {
     const { production: before, candidate: after_, difference, relative, interval } = figuresOf(result, metric)
     return [before, after_, `${difference} ${relative}`.trim(), interval]
   })
   assert.deepEqual(cells, expected)
-  assert.equal(document.querySelectorAll('figure svg').length, result.metrics.length + 1)
+  assert.equal(document.querySelectorAll('figure svg').length, shown.length + 1)
 })
 
 test('names from policies and logs stay text, in HTML and on the terminal', () => {

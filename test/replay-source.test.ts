@@ -143,3 +143,8 @@ test('spans in ClickHouse come back as the records they carry, with feedback joi
     await collector.close()
   }
 })
+
+test('a byte order mark is not part of the first record, and a folder is named as one', async () => {
+  assert.deepEqual(await read(await fileOf(`\uFEFF${lines(records)}`)), records)
+  await assert.rejects(read(folder), { code: 'source-unreadable', message: /cannot open .*signalbox-replay-.*folder/ })
+})

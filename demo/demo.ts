@@ -182,7 +182,9 @@ const judgedText = ({ replay: result, compared }: Judged): string => {
     verdictSentence(result),
     ...refusals.slice(1).map((refusal) => `  · ${refusalText(refusal)}`),
     ...remedies.map((remedy) => `  → ${remedyText(remedy)}`),
-    kind === 'refused' ? 'What it would not claim, beside the truth:' : 'The estimates, beside the truth:',
+    kind === 'refused'
+      ? 'What it would not claim, beside the truth (where production never went, these are guesses):'
+      : 'The estimates, beside the truth:',
     truthText(compared),
   ].join('\n')
 }

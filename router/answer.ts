@@ -2,7 +2,7 @@
 // context, decide, walk the plan, tell the client, record. Everything it calls is a leaf.
 import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:http'
 import type { Logger } from 'pino'
-import { type ChatRequest, parseChat, type Rejection } from './chat.ts'
+import { parseChat, type Rejection } from './chat.ts'
 import { Client } from './client.ts'
 import type { Config } from './config.ts'
 import { costOf, dispatch, type Exchange, outcomeOf, type Send } from './dispatch.ts'
@@ -14,7 +14,8 @@ import { errorBody, finalReply, forwardedHeaders } from './reply.ts'
 import { contextFor } from './snapshot.ts'
 import type { Target } from './target.ts'
 import type { Telemetry } from './telemetry.ts'
-import type { Upstream } from './upstream.ts'
+import { joinTrace, type Trace } from './trace.ts'
+import type { Call, Upstream } from './upstream.ts'
 
 const modelsNamedMax = 50
 
@@ -46,13 +47,14 @@ export const answerChat = async (core: Core, request: IncomingMessage, response:
   const decision = core.config.policy.decide(context)
   const decidedMs = client.elapsedMs()
 
-  const exchange = await dispatch(context, decision, sendWith(core, chat, client, context.id))
+  const trace = joinTrace(request.headers.traceparent as string | undefined)
+  const exchange = await dispatch(context, decision, sendWith(core, { chat, client, trace }, context.id))
   const answeredMs = client.elapsedMs()
   const reply = finalReply(exchange, client)
   if (!client.begun) client.begin(reply.status, { ...reply.headers, ...ownHeaders(exchange, client) })
   reply.end()
 
-  finish(core, client, exchange, reply.status, request.headers.traceparent as string | undefined, {
+  finish(core, client, exchange, reply.status, trace, {
     parse: parsedMs,
     decide: decidedMs - parsedMs,
     ...attemptPhases(exchange),
@@ -80,18 +82,18 @@ const reject = ({ telemetry, log }: Core, client: Client, rejection: Rejection):
 
 /** Asks one target, keeping count of what is in flight and folding the result into its health. */
 const sendWith =
-  (core: Core, chat: ChatRequest, client: Client, decisionId: string): Send =>
+  (core: Core, asked: Pick<Call, 'chat' | 'client' | 'trace'>, decisionId: string): Send =>
   async (model, number, cause) => {
     const target = core.targets.get(model) as Target
     core.inFlight.set(model, (core.inFlight.get(model) ?? 0) + 1)
     const begin = (headers: IncomingHttpHeaders) =>
-      client.begin(200, {
+      asked.client.begin(200, {
         ...forwardedHeaders(headers),
         'x-signalbox-decision-id': decisionId,
         'x-signalbox-model': model,
         'x-signalbox-attempts': String(number),
       })
-    const call = { number, cause, target, chat, client, begin }
+    const call = { ...asked, number, cause, target, begin }
     const answer = await core.upstream
       .call(call)
       .finally(() => core.inFlight.set(model, (core.inFlight.get(model) ?? 1) - 1))
@@ -131,7 +133,7 @@ const finish = (
   client: Client,
   exchange: Exchange,
   httpStatus: number,
-  traceparent: string | undefined,
+  trace: Trace,
   phasesMs: Partial<Record<Phase, number>>,
 ): void => {
   const { context, decision, attempts } = exchange
@@ -147,7 +149,7 @@ const finish = (
     overheadMs,
     phasesMs,
     httpStatus,
-    traceparent,
+    trace,
   })
   log.info(logLine(context.id, decision, record.request.model, outcome, overheadMs), 'routed')
 }

@@ -66,6 +66,8 @@ const configSchema = z.strictObject({
           error: 'wanted an address without a query, a fragment or credentials; keys go into api_key_env',
         }),
         api_key_env: z.string().optional(),
+        /** Whether the provider is to continue the trace: it then gets a `traceparent` naming the attempt's span. */
+        pass_traceparent: z.boolean().default(false),
         timeouts_ms: z
           .strictObject({
             connect: timeout(3000),
@@ -156,6 +158,7 @@ const targetsOf = (file: ConfigFile, env: NodeJS.ProcessEnv, report: Report): Ta
       kind: provider.kind,
       baseUrl: new URL(provider.base_url.endsWith('/') ? provider.base_url : `${provider.base_url}/`),
       apiKey: apiKey ?? null,
+      passTraceparent: provider.pass_traceparent,
       timeoutsMs: { connect, firstByte, idle, total },
     })
   }

@@ -8,6 +8,7 @@ export type Provider = {
   /** Ends in a slash. */
   readonly baseUrl: URL
   readonly apiKey: string | null
+  readonly passTraceparent: boolean
   readonly timeoutsMs: {
     readonly connect: number
     readonly firstByte: number

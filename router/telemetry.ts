@@ -1,15 +1,7 @@
 // Exchanges become spans: one SERVER span for the request with the decision on it, one CLIENT span per attempt. They are
 // made when the exchange is over, with the times at which things happened, so that a request pays for telemetry once.
 import { randomUUID } from 'node:crypto'
-import {
-  type Context as OtelContext,
-  ROOT_CONTEXT,
-  type Span,
-  SpanKind,
-  SpanStatusCode,
-  type Tracer,
-  trace,
-} from '@opentelemetry/api'
+import { ROOT_CONTEXT, type Span, SpanKind, SpanStatusCode, type Tracer, trace } from '@opentelemetry/api'
 import { NodeSDK } from '@opentelemetry/sdk-node'
 import { AlwaysOnSampler } from '@opentelemetry/sdk-trace'
 import type { Logger } from 'pino'
@@ -27,6 +19,7 @@ import {
 } from './policy/attributes.ts'
 import type { Policy } from './policy/policy.ts'
 import { type DecisionRecord, engineVersion } from './policy/record.ts'
+import { PromisedIds, type Trace } from './trace.ts'
 
 const attributesMax = 512
 
@@ -39,7 +32,7 @@ export type Finished = {
   readonly overheadMs: number
   readonly phasesMs: Partial<Record<Phase, number>>
   readonly httpStatus: number
-  readonly traceparent: string | undefined
+  readonly trace: Trace
 }
 export type Feedback = {
   readonly decisionId: string
@@ -62,16 +55,6 @@ const route = '/v1/chat/completions'
 const spanName = `POST ${route}`
 const http = { [n.httpMethod]: 'POST', [n.httpRoute]: route, [n.urlPath]: route, [n.urlScheme]: 'http' } as const
 
-const traceparentPattern = /^(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(?:-|$)/
-
-/** The parent that a `traceparent` header names (W3C Trace Context), or the root. */
-const parentOf = (traceparent: string | undefined): OtelContext => {
-  const match = traceparent?.length && traceparent.length < 200 ? traceparentPattern.exec(traceparent) : null
-  if (!match) return ROOT_CONTEXT
-  const [, traceId, spanId, flags] = match as unknown as [string, string, string, string]
-  return trace.setSpanContext(ROOT_CONTEXT, { traceId, spanId, traceFlags: Number.parseInt(flags, 16), isRemote: true })
-}
-
 /** `off` spans cost nothing and count nothing but decisions. */
 const silent = (): Telemetry => {
   let decisions = 0
@@ -89,13 +72,18 @@ const silent = (): Telemetry => {
   }
 }
 
-const tracerOf = (options: { endpoint: string; serviceName: string }, processor: DeliveryProcessor) => {
+/** Where spans are made, and the ids that the next ones were promised. */
+type Source = { readonly tracer: Tracer; readonly promised: PromisedIds }
+
+const sourceOf = (serviceName: string, processor: DeliveryProcessor): Source & { readonly sdk: NodeSDK } => {
+  const promised = new PromisedIds()
   const sdk = new NodeSDK({
-    serviceName: options.serviceName,
+    serviceName,
     autoDetectResources: false,
     sampler: new AlwaysOnSampler(),
     spanLimits: { attributeCountLimit: attributesMax },
     spanProcessors: [processor],
+    idGenerator: promised,
     metricReaders: [],
     logRecordProcessors: [],
     instrumentations: [],
@@ -107,7 +95,7 @@ const tracerOf = (options: { endpoint: string; serviceName: string }, processor:
   sdk.start()
   const tracer = trace.getTracerProvider().getTracer('signalbox')
   trace.disable()
-  return { sdk, tracer }
+  return { sdk, tracer, promised }
 }
 
 /**
@@ -118,7 +106,13 @@ const fill = (span: Span, attributes: Attributes): void => {
   ;(span as { attributes?: Attributes }).attributes = attributes
 }
 
-const emitAttempt = (tracer: Tracer, parent: OtelContext, attempt: Attempt, decisionId: string): void => {
+const emitAttempt = (
+  { tracer, promised }: Source,
+  { parent, spanIds }: Pick<Trace, 'parent' | 'spanIds'>,
+  attempt: Attempt,
+  decisionId: string,
+): void => {
+  promised.spanId = spanIds.get(attempt.number)
   const span = tracer.startSpan(
     `chat ${attempt.upstreamModel}`,
     { kind: SpanKind.CLIENT, startTime: attempt.startedAtMs },
@@ -130,7 +124,7 @@ const emitAttempt = (tracer: Tracer, parent: OtelContext, attempt: Attempt, deci
   span.end(attempt.startedAtMs + attempt.durationMs)
 }
 
-const emitFinished = (tracer: Tracer, exchange: Finished, epoch: string, seq: number): void => {
+const emitFinished = (source: Source, exchange: Finished, epoch: string, seq: number): void => {
   const { record, attempts, startedAtMs, latencyMs, httpStatus } = exchange
   const attributes = toAttributes(record)
   Object.assign(attributes, http)
@@ -142,14 +136,17 @@ const emitFinished = (tracer: Tracer, exchange: Finished, epoch: string, seq: nu
     const ms = exchange.phasesMs[phase]
     if (ms !== undefined) attributes[phaseAttributes[phase]] = ms
   }
-  const parent = parentOf(exchange.traceparent)
+  const { parent, traceId, spanIds } = exchange.trace
+  const { tracer, promised } = source
+  promised.traceId = traceId
   const span = tracer.startSpan(spanName, { kind: SpanKind.SERVER, startTime: startedAtMs }, parent)
   fill(span, attributes)
   // A failure that a fallback repaired marks the attempt, not the request; a 4xx is the caller's.
   if (httpStatus >= 500 || record.outcome?.status === 'upstream-cut')
     span.setStatus({ code: SpanStatusCode.ERROR, message: record.outcome?.error_type ?? '' })
   const within = trace.setSpan(parent, span)
-  for (const attempt of attempts) emitAttempt(tracer, within, attempt, record.id)
+  promised.traceId = undefined
+  for (const attempt of attempts) emitAttempt(source, { parent: within, spanIds }, attempt, record.id)
   span.end(startedAtMs + latencyMs)
 }
 
@@ -157,7 +154,8 @@ const emitFinished = (tracer: Tracer, exchange: Finished, epoch: string, seq: nu
 export const startTelemetry = (options: { endpoint: string; serviceName: string } | false, log: Logger): Telemetry => {
   if (!options) return silent()
   const processor = new DeliveryProcessor(new URL('/v1/traces', options.endpoint).href, log)
-  const { sdk, tracer } = tracerOf(options, processor)
+  const source = sourceOf(options.serviceName, processor)
+  const { sdk, tracer } = source
   const epoch = randomUUID()
   let seq = 0
   const instant = (name: string, attributes: Attributes): void =>
@@ -165,7 +163,7 @@ export const startTelemetry = (options: { endpoint: string; serviceName: string 
   return {
     finished: (exchange) => {
       seq += 1
-      emitFinished(tracer, exchange, epoch, seq)
+      emitFinished(source, exchange, epoch, seq)
     },
     rejected: (status, code, startedAtMs) => {
       const attributes = { ...http, [n.httpStatus]: status, [n.errorType]: code }

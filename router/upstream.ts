@@ -8,6 +8,7 @@ import { EventReader, emptyReading, type Reading, readAnswer, type StreamPiece, 
 import type { Attempt, AttemptError, Usage } from './policy/attempt.ts'
 import type { StreamEnd } from './policy/record.ts'
 import type { Provider, Target } from './target.ts'
+import { type Trace, traceparentFor } from './trace.ts'
 
 const connectionsMax = 1024
 /** A JSON answer, an error body, or what a stream sends before its first content. */
@@ -20,6 +21,7 @@ export type Call = {
   readonly target: Target
   readonly chat: ChatRequest
   readonly client: Client
+  readonly trace: Trace
   /** Called with the response's head when the stream's first content is at hand. */
   readonly begin: (headers: IncomingHttpHeaders) => void
 }
@@ -44,6 +46,7 @@ export class Upstream {
           'content-type': 'application/json',
           accept: call.chat.stream ? 'text/event-stream' : 'application/json',
           ...(provider.apiKey ? { authorization: `Bearer ${provider.apiKey}` } : {}),
+          ...(provider.passTraceparent ? { traceparent: traceparentFor(call.trace, call.number) } : {}),
         },
         body,
         headersTimeout: call.chat.stream ? provider.timeoutsMs.firstByte : provider.timeoutsMs.total,

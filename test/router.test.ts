@@ -222,6 +222,25 @@ describe('an answer', () => {
     const answer = await post(chat(), { headers: { traceparent: `00-${traceId}-00f067aa0ba902b7-00` } })
     assert.equal((await decisionOf(idOf(answer))).trace_id, traceId)
   })
+
+  test('continues its trace at a provider that is to know it: each call names the span of its attempt', async () => {
+    await start()
+    const text = configText().replace('name: a, kind: openai,', 'name: a, kind: openai, pass_traceparent: true,')
+    await router.close()
+    router = await startRouter(parseConfig(text, folder), { log })
+    scripts(json('x'))
+    const traceId = '4bf92f3577b34da6a3ce929d0e0e4737'
+    for (const headers of [{ traceparent: `00-${traceId}-00f067aa0ba902b7-01` }, {}]) {
+      const id = idOf(await post(chat(), { headers: headers as Record<string, string> }))
+      const [attempt] = await query<DecisionRow>(
+        'SELECT trace_id, span_id FROM otel.routing_attempts WHERE decision_id = {id:UUID}',
+        id,
+      )
+      assert.equal(providers.a.asked.at(-1)?.headers.traceparent, `00-${attempt?.trace_id}-${attempt?.span_id}-01`)
+      assert.equal((await decisionOf(id)).trace_id, attempt?.trace_id)
+      if ('traceparent' in headers) assert.equal(attempt?.trace_id, traceId)
+    }
+  })
 })
 
 describe('when a target fails', () => {

@@ -1,5 +1,5 @@
 // `signalbox explain <id>`: one decision in words, from the rows that its span left behind.
-import { createClient } from '@clickhouse/client'
+import { ClickHouseLogLevel, createClient } from '@clickhouse/client'
 import { Command } from 'commander'
 import { type AttemptLine, explainDecision } from '../router/policy/explain.ts'
 import { type DecisionRecord, decisionRecordSchema } from '../router/policy/record.ts'
@@ -8,7 +8,7 @@ const defaultUrl = 'http://127.0.0.1:8123'
 const requestMsMax = 30_000
 
 class ExplainError extends Error {
-  readonly code: 'id-invalid' | 'decision-not-found'
+  readonly code: 'id-invalid' | 'decision-not-found' | 'source-unreadable'
   constructor(code: ExplainError['code'], message: string) {
     super(message)
     this.code = code
@@ -35,10 +35,17 @@ export const loadDecision = async (
   url: string,
   id: string,
 ): Promise<{ readonly record: DecisionRecord; readonly attempts: AttemptLine[] }> => {
-  const client = createClient({ url, request_timeout: requestMsMax })
+  const client = createClient({ url, request_timeout: requestMsMax, log: { level: ClickHouseLogLevel.OFF } })
   const rows = async <Row>(query: string, of: string): Promise<Row[]> =>
     (await client.query({ query, query_params: { id: of }, format: 'JSONEachRow' })).json<Row>() as Promise<Row[]>
   try {
+    await client.query({ query: 'SELECT 1' }).catch((error: Error & { code?: string }) => {
+      const why = `${error.code ?? error.message}; is it running (signalbox up), or is it elsewhere (--source)?`
+      throw new ExplainError(
+        'source-unreadable',
+        `asking ClickHouse at ${new URL(url).host} for decision ${id}: ${why}`,
+      )
+    })
     const [found] = await rows<{ record: string; id: string }>(decisionQuery, id)
     if (!found)
       throw new ExplainError(

@@ -28,7 +28,9 @@ export const readMigrations = async (): Promise<Migration[]> => {
 /** Brings the database `otel` to the newest schema; gives the names of the steps that were applied now. */
 export const migrate = async (store: Store, migrations?: readonly Migration[]): Promise<string[]> => {
   const steps = migrations ?? (await readMigrations())
-  await store.command('CREATE DATABASE IF NOT EXISTS otel')
+  await store.command('CREATE DATABASE IF NOT EXISTS otel').catch((cause: Error) => {
+    throw new MigrationError(`ClickHouse does not take the schema: ${cause.message}`, { cause })
+  })
   await store.command(`CREATE TABLE IF NOT EXISTS otel.schema_migrations
     (number UInt32, name String, applied_at DateTime DEFAULT now()) ENGINE = MergeTree ORDER BY number`)
   const rows = await store.query<{ number: number }>(

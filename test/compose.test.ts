@@ -75,6 +75,7 @@ const composeSchema = closed(
             ]),
           ),
           restart: { enum: ['no', 'always', 'on-failure', 'unless-stopped'] },
+          stop_grace_period: { type: 'string', pattern: '^\\d+(s|m)$' },
         },
         ['image', 'restart'],
       ),

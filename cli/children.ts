@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url'
 /** How long a child may take to get ready, and to stop: a router may have a backlog of spans to deliver. */
 const readyMsMax = 60_000
 const stopMsMax = 120_000
-/** A larger young generation spares the router about a tenth of its work. */
+/** A larger young generation spares the router collections while requests wait. */
 const routerFlags = ['--max-semi-space-size=32']
 
 const launcher = fileURLToPath(

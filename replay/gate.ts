@@ -11,8 +11,8 @@ export const essRefusedBelow = 100
 export const essDecidesFrom = 250
 export const unsupportedMassMax = 0.01
 /**
- * In units of the standard error of the gap itself, so that an honest log is refused once in 370 metrics. Two would refuse one in
- * twenty: measured, 11 of 100 honest logs.
+ * In units of the standard error of the gap itself: by the normal law an honest metric exceeds it once in 370 times, where two
+ * would be exceeded once in 22.
  */
 export const disagreementSeMax = 3
 /** … unless it is smaller than this part of the margin, or of production's value: a gap nobody would act on. */

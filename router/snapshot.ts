@@ -25,7 +25,7 @@ export const snapshotTypes = {
 
 /**
  * Figures are rounded to what they can mean — hundredths of a millisecond, billionths of a dollar — because every one of
- * them is recorded with every decision, and a short number is written and stored in half the time and space.
+ * them is recorded with every decision, and a short number is cheaper to write, to store and to read.
  */
 const rounded = (value: number, perUnit: number): number => Math.round(value * perUnit) / perUnit
 const [hundredths, millionths, billionths] = [1e2, 1e6, 1e9]

@@ -163,7 +163,12 @@ export const startTelemetry = (options: { endpoint: string; serviceName: string 
   return {
     finished: (exchange) => {
       seq += 1
-      emitFinished(source, exchange, epoch, seq)
+      try {
+        emitFinished(source, exchange, epoch, seq)
+      } catch (error) {
+        // The client has its answer; the number it was given shows as a gap.
+        log.error({ err: error, decision: exchange.record.id, seq }, 'a decision could not be recorded')
+      }
     },
     rejected: (status, code, startedAtMs) => {
       const attributes = { ...http, [n.httpStatus]: status, [n.errorType]: code }

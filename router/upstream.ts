@@ -107,8 +107,8 @@ class CallHandler implements Dispatcher.DispatchHandler {
 
   onRequestStart(controller: Dispatcher.DispatchController): void {
     this.#controller = controller
-    this.#connectMs = this.#elapsedMs()
     if (this.#error || this.#call.client.gone) this.#abort(this.#error ?? { kind: 'client-abort' })
+    else this.#connectMs = this.#elapsedMs()
   }
 
   onResponseStart(_: Dispatcher.DispatchController, status: number, headers: IncomingHttpHeaders): void {
@@ -140,7 +140,7 @@ class CallHandler implements Dispatcher.DispatchHandler {
   }
 
   onResponseError(_: Dispatcher.DispatchController, error: Error): void {
-    this.#error ??= errorOf(error, this.#controller !== null)
+    this.#error ??= errorOf(error, this.#connectMs !== null)
     this.#finish()
   }
 
@@ -200,7 +200,8 @@ class CallHandler implements Dispatcher.DispatchHandler {
   #attempt(reading: Reading): Attempt {
     const { number, cause, target, chat } = this.#call
     const { baseUrl } = target.provider
-    const usage = this.#controller ? usageOf(this.#error, reading, chat.inputTokens) : nothingUsed
+    const sent = this.#connectMs !== null
+    const usage = sent ? usageOf(this.#error, reading, chat.inputTokens) : nothingUsed
     const costUsd = usage.inputTokens === 0 && usage.outputTokens === 0 ? 0 : target.price.costUsd(usage)
     return {
       number,

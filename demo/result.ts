@@ -1,6 +1,6 @@
 // What the demo found, as data and as text: what was driven and stored, the verdict on each candidate, and for each the
 // truth beside the estimate. The numbers are printed in the units of the replay's own report.
-import { metrics } from '../replay/metrics.ts'
+import { metrics } from '../replay/estimate/metrics.ts'
 import type { Replay } from '../replay/run.ts'
 import type { DecisionRecord } from '../router/policy/record.ts'
 import type { Seen } from './drive.ts'

@@ -3,14 +3,14 @@
 import { draw } from '../router/policy/chance.ts'
 import { featureTypesOf, type Policy } from '../router/policy/policy.ts'
 import { contextOf, type Decision, type DecisionRecord, engineVersion } from '../router/policy/record.ts'
-import type { ClusterKey } from './clusters.ts'
-import { type Columns, columnsOf } from './columns.ts'
-import { type Diagnostics, diagnose } from './diagnostics.ts'
-import { evaluate, type MetricResult } from './evaluate.ts'
-import type { Goal } from './gate.ts'
-import { metricNames } from './metrics.ts'
-import { judge, type Verdict } from './verdict.ts'
-import { type LoggedPolicy, shelve, type Verification, verify } from './verify.ts'
+import { type Diagnostics, diagnose } from './estimate/diagnostics.ts'
+import { evaluate, type MetricResult } from './estimate/evaluate.ts'
+import { metricNames } from './estimate/metrics.ts'
+import type { Goal } from './judge/gate.ts'
+import { judge, type Verdict } from './judge/verdict.ts'
+import type { ClusterKey } from './redecide/clusters.ts'
+import { type Columns, columnsOf } from './redecide/columns.ts'
+import { type LoggedPolicy, shelve, type Verification, verify } from './redecide/verify.ts'
 
 const sampleSize = 12
 const movesMax = 12

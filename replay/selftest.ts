@@ -3,7 +3,7 @@
 // model columns rounded to five decimals.
 import { readFileSync } from 'node:fs'
 import { gunzipSync } from 'node:zlib'
-import { accumulate, dm, dr, ips, type Row } from './estimators.ts'
+import { accumulate, dm, dr, ips, type Row } from './estimate/estimators.ts'
 
 const dataFile = new URL('data/obp_quickstart.csv.gz', import.meta.url)
 const armCount = 10

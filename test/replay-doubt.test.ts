@@ -2,10 +2,10 @@
 // to be seen. Each is a small simulated log with a truth that is known, on which an earlier rule promoted or misled.
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { checksOf } from '../replay/checks.ts'
-import { disagrees, gateOf } from '../replay/gate.ts'
-import { reportText } from '../replay/report-text.ts'
-import { remedyText, verdictSentence } from '../replay/words.ts'
+import { disagrees, gateOf } from '../replay/judge/gate.ts'
+import { checksOf } from '../replay/report/checks.ts'
+import { reportText } from '../replay/report/text.ts'
+import { remedyText, verdictSentence } from '../replay/report/words.ts'
 import { seeded } from './replay-truth.ts'
 import {
   allB,

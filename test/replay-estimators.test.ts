@@ -15,7 +15,7 @@ import {
   type Row,
   snips,
   studentQuantile,
-} from '../replay/estimators.ts'
+} from '../replay/estimate/estimators.ts'
 import { selfTest } from '../replay/selftest.ts'
 
 const near = (a: number, b: number, tolerance = 1e-9) =>

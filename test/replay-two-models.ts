@@ -1,6 +1,6 @@
 // Two models and a world that is made up: A costs ten times as much as B, and what comes of a request is for the test to say.
 import assert from 'node:assert/strict'
-import type { MetricName } from '../replay/metrics.ts'
+import type { MetricName } from '../replay/estimate/metrics.ts'
 import { type Replay, type ReplayOptions, replay, replayDefaults } from '../replay/run.ts'
 import { type Policy, parsePolicy } from '../router/policy/policy.ts'
 import { type Context, type DecisionRecord, type Outcome, recordOf } from '../router/policy/record.ts'

@@ -2,8 +2,8 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
+import { type LoggedPolicy, shelve, verify } from '../replay/redecide/verify.ts'
 import { replay, replayDefaults } from '../replay/run.ts'
-import { type LoggedPolicy, shelve, verify } from '../replay/verify.ts'
 import { type DecisionRecord, decisionRecordSchema, recordOf } from '../router/policy/record.ts'
 import { contexts, featureTypes, outcomes, policies } from './arbitraries.ts'
 

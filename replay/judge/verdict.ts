@@ -1,8 +1,9 @@
 // The rule that turns evidence into a verdict. First whether the evidence may be used at all, then whether it shows harm,
 // then whether it shows what was hoped for; what is neither stays open. Every refusal, finding and remedy is data: the
 // report's words are made in words.ts and nowhere else.
-import type { Diagnostics } from './diagnostics.ts'
-import { type MetricResult, roundingShare } from './evaluate.ts'
+import type { Diagnostics } from '../estimate/diagnostics.ts'
+import { type MetricResult, roundingShare } from '../estimate/evaluate.ts'
+import type { MetricName } from '../estimate/metrics.ts'
 import {
   changeEssOf,
   disagrees,
@@ -18,7 +19,6 @@ import {
   type Refusal,
   unsupportedMassMax,
 } from './gate.ts'
-import type { MetricName } from './metrics.ts'
 import { mend, type Remedy, settle } from './remedy.ts'
 
 export type Verdict = {

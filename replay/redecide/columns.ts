@@ -1,11 +1,11 @@
 // Records re-decided under a candidate policy, as columns: everything the statistics need and nothing else. Rows are put
 // in order of their cluster, so that whatever follows can work on one cluster at a time.
-import { draw } from '../router/policy/chance.ts'
-import type { Policy } from '../router/policy/policy.ts'
-import { contextOf, type Decision, type DecisionRecord, type FeatureValue } from '../router/policy/record.ts'
+import { draw } from '../../router/policy/chance.ts'
+import type { Policy } from '../../router/policy/policy.ts'
+import { contextOf, type Decision, type DecisionRecord, type FeatureValue } from '../../router/policy/record.ts'
+import { type MetricName, metricNames, metrics } from '../estimate/metrics.ts'
+import { foldCount, type Segmentation } from '../estimate/outcome-model.ts'
 import { type ClusterKey, clusterKeysOf, clustersOf } from './clusters.ts'
-import { type MetricName, metricNames, metrics } from './metrics.ts'
-import { foldCount, type Segmentation } from './outcome-model.ts'
 import type { LoggedPolicy } from './verify.ts'
 
 /** The arm of a decision that found nothing eligible; a model's name cannot be empty, so nothing else is called this. */

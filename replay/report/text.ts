@@ -1,10 +1,10 @@
 // The report for a terminal: the verdict first, then where the evidence comes from, the figures, the checks, and what would
 // help. Colours only when asked for; every line makes sense without them.
 import { styleText } from 'node:util'
+import { metrics } from '../estimate/metrics.ts'
+import type { Verification } from '../redecide/verify.ts'
+import type { Replay } from '../run.ts'
 import { checksOf } from './checks.ts'
-import { metrics } from './metrics.ts'
-import type { Replay } from './run.ts'
-import type { Verification } from './verify.ts'
 import {
   armName,
   causeText,

@@ -2,15 +2,15 @@
 // comes out must be the same to the bit: choice, plan, eligibility, exclusions, scores, probabilities. The first field that
 // differs is named in the order in which a decision comes about, so that the cause is seen before its consequences.
 import { isDeepStrictEqual } from 'node:util'
-import type { FeatureTypes } from '../router/policy/cel.ts'
-import { type Policy, PolicyError, parsePolicy } from '../router/policy/policy.ts'
+import type { FeatureTypes } from '../../router/policy/cel.ts'
+import { type Policy, PolicyError, parsePolicy } from '../../router/policy/policy.ts'
 import {
   type Candidate,
   contextOf,
   type Decision,
   type DecisionRecord,
   engineVersion,
-} from '../router/policy/record.ts'
+} from '../../router/policy/record.ts'
 
 const examplesMax = 3
 

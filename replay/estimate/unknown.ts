@@ -1,7 +1,7 @@
 // How far a figure could be off because of what the log does not hold, whatever its size: outcomes that never came, choices
 // that were never tried, events too rare to have been seen. For a metric with a range the first two are bounded by putting
 // the worst and the best value in their place (Manski 1990), once against the candidate and once for it.
-import type { Columns } from './columns.ts'
+import type { Columns } from '../redecide/columns.ts'
 import type { Diagnostics } from './diagnostics.ts'
 import { accumulate, bounded, dr, drDifference, drProduction, type Estimate, type Row } from './estimators.ts'
 

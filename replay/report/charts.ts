@@ -2,11 +2,11 @@
 // that they follow light, dark and paper.
 import * as Plot from '@observablehq/plot'
 import { parseHTML } from 'linkedom'
-import type { MetricResult } from './evaluate.ts'
-import type { Finding } from './gate.ts'
+import type { MetricResult } from '../estimate/evaluate.ts'
+import { metrics } from '../estimate/metrics.ts'
+import type { Finding } from '../judge/gate.ts'
+import type { Replay } from '../run.ts'
 import { type Markup, markup } from './markup.ts'
-import { metrics } from './metrics.ts'
-import type { Replay } from './run.ts'
 
 const width = 760
 const scales = { cost_usd: 1000, latency_ms: 1, quality: 1, failed: 100, abandoned: 100 } as const

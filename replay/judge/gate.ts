@@ -1,10 +1,11 @@
 // The gate's nouns: the evidence it looks at, its limits, its conditions, and how it refuses. What follows from them is in
 // verdict.ts, what would mend them in remedy.ts, and how to say it in words.ts.
-import type { Impossible } from './columns.ts'
-import type { Diagnostics } from './diagnostics.ts'
-import type { MetricResult } from './evaluate.ts'
-import { type MetricName, metrics } from './metrics.ts'
-import type { CauseGroup, Verification } from './verify.ts'
+
+import type { Diagnostics } from '../estimate/diagnostics.ts'
+import type { MetricResult } from '../estimate/evaluate.ts'
+import { type MetricName, metrics } from '../estimate/metrics.ts'
+import type { Impossible } from '../redecide/columns.ts'
+import type { CauseGroup, Verification } from '../redecide/verify.ts'
 
 /** Effective sample sizes: below the first no estimate is shown as evidence, below the second none can decide. */
 export const essRefusedBelow = 100

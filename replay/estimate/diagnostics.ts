@@ -11,7 +11,7 @@
 // That size can be large while the difference hangs on a handful of rows, when the candidate changes a small part of the
 // traffic to something rarely tried: on MMLU-Pro with 5 such rows among an effective 356, 95 % intervals covered 63-86 %.
 // So the same is computed of what the weights exceed 1 by: how many rows speak for what the candidate does more often.
-import type { Columns } from './columns.ts'
+import type { Columns } from '../redecide/columns.ts'
 import { RatioSum } from './estimators.ts'
 
 /** An audit fires beyond this many standard errors. */

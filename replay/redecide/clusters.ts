@@ -1,7 +1,7 @@
 // Which rows one draw may have decided together. A policy draws per request, session, user or tenant, and says so in its
 // own text; two rows that share such a key are not two pieces of evidence. Keys overlap (a user has sessions, a session
 // may change its tenant), so a cluster is whatever is linked by a chain of shared keys.
-import type { DecisionRecord } from '../router/policy/record.ts'
+import type { DecisionRecord } from '../../router/policy/record.ts'
 import type { LoggedPolicy } from './verify.ts'
 
 export const clusterKeys = ['session', 'user', 'tenant'] as const

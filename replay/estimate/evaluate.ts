@@ -2,7 +2,7 @@
 // the rows whose outcome is known, weighted by how often the outcomes of the same model are, so that a model whose users
 // rarely answer does not fade from the average. That alone would let an outcome hide by staying away: so the intervals are
 // widened by whatever the missing, the untried and the never seen could have been, unless a person vouches for the missing.
-import type { Amount, Columns } from './columns.ts'
+import type { Amount, Columns } from '../redecide/columns.ts'
 import { type Diagnostics, diagnose, rowWeights } from './diagnostics.ts'
 import {
   accumulate,

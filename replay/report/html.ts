@@ -1,13 +1,14 @@
 // The report as one HTML file that needs no network: light and dark, on a phone and on paper. What it says comes from the
 // same data and the same words as the terminal's report; everything that is not ours is escaped.
+
+import type { Estimate } from '../estimate/estimators.ts'
+import type { MetricResult } from '../estimate/evaluate.ts'
+import { metrics } from '../estimate/metrics.ts'
+import type { ChangedDecision, Replay } from '../run.ts'
 import { differenceChart, planeChart } from './charts.ts'
 import { type Check, checksOf } from './checks.ts'
-import type { Estimate } from './estimators.ts'
-import type { MetricResult } from './evaluate.ts'
 import { html, type Markup, markup } from './markup.ts'
-import { metrics } from './metrics.ts'
-import { stylesheet } from './report-style.ts'
-import type { ChangedDecision, Replay } from './run.ts'
+import { stylesheet } from './style.ts'
 import {
   armName,
   causeText,

@@ -3,9 +3,9 @@
 import { createReadStream } from 'node:fs'
 import { open } from 'node:fs/promises'
 import { type ClickHouseClient, ClickHouseLogLevel, createClient } from '@clickhouse/client'
-import { type DecisionRecord, decisionRecordSchema } from '../router/policy/record.ts'
-import { issueText } from '../router/policy/yaml.ts'
-import type { LoggedPolicy } from './verify.ts'
+import { type DecisionRecord, decisionRecordSchema } from '../../router/policy/record.ts'
+import { issueText } from '../../router/policy/yaml.ts'
+import type { LoggedPolicy } from '../redecide/verify.ts'
 
 const lineBytesMax = 1 << 20
 const byteOrderMark = /^\uFEFF/

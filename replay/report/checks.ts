@@ -1,7 +1,8 @@
 // The diagnostics as a list of checks: each a name, what was found, what was wanted, and whether it holds. The terminal
 // shows them as ✓ and ✗, the HTML report as lights.
 
-import { missingShareMax } from './evaluate.ts'
+import { missingShareMax } from '../estimate/evaluate.ts'
+import { metrics } from '../estimate/metrics.ts'
 import {
   changeEssOf,
   disagreementSeMax,
@@ -11,9 +12,8 @@ import {
   essRefusedBelow,
   gateOf,
   unsupportedMassMax,
-} from './gate.ts'
-import { metrics } from './metrics.ts'
-import type { Replay } from './run.ts'
+} from '../judge/gate.ts'
+import type { Replay } from '../run.ts'
 import { armName, clusteringText, count, percent, reproducedShare } from './words.ts'
 
 export type Check = { readonly name: string; readonly found: string; readonly state: 'good' | 'warning' | 'bad' }

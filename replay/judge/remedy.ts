@@ -1,8 +1,10 @@
 // What would mend a refusal or settle an open question: rows, days, exploration, re-executions, or a repair. Plans are
 // made from the log itself: its weights, its spread of outcomes, its traffic per day.
-import type { EffectiveSize } from './diagnostics.ts'
-import { normalQuantile } from './estimators.ts'
-import { roundingShare } from './evaluate.ts'
+import type { EffectiveSize } from '../estimate/diagnostics.ts'
+import { normalQuantile } from '../estimate/estimators.ts'
+import { roundingShare } from '../estimate/evaluate.ts'
+import { type MetricName, metrics } from '../estimate/metrics.ts'
+import { unseenEvents } from '../estimate/unknown.ts'
 import {
   changeEssOf,
   type Evidence,
@@ -16,8 +18,6 @@ import {
   type Refusal,
   unsupportedMassMax,
 } from './gate.ts'
-import { type MetricName, metrics } from './metrics.ts'
-import { unseenEvents } from './unknown.ts'
 
 /** What a remedy proposes where production does not explore: two percent over all arms, half a percent for each. */
 const exploreRateProposed = 0.02

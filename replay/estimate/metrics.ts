@@ -1,5 +1,5 @@
 // What a replay compares. A metric is data: how to read it off an outcome, which direction is better, and how to say it.
-import type { DecisionRecord, OutcomeStatus } from '../router/policy/record.ts'
+import type { DecisionRecord, OutcomeStatus } from '../../router/policy/record.ts'
 
 export const metricNames = ['cost_usd', 'latency_ms', 'quality', 'failed', 'abandoned'] as const
 export type MetricName = (typeof metricNames)[number]

@@ -1,6 +1,7 @@
 // The one place where findings, refusals and remedies become words; the terminal and the HTML report both speak from here.
-import type { Estimate } from './estimators.ts'
-import type { MetricResult } from './evaluate.ts'
+import type { Estimate } from '../estimate/estimators.ts'
+import type { MetricResult } from '../estimate/evaluate.ts'
+import { type MetricName, metrics } from '../estimate/metrics.ts'
 import {
   disagreementSeMax,
   essDecidesFrom,
@@ -9,11 +10,10 @@ import {
   missingAmountsMax,
   type Refusal,
   unsupportedMassMax,
-} from './gate.ts'
-import { type MetricName, metrics } from './metrics.ts'
-import { type Remedy, rowsPlannedMax } from './remedy.ts'
-import type { Replay } from './run.ts'
-import type { Cause, Difference, Verification } from './verify.ts'
+} from '../judge/gate.ts'
+import { type Remedy, rowsPlannedMax } from '../judge/remedy.ts'
+import type { Cause, Difference, Verification } from '../redecide/verify.ts'
+import type { Replay } from '../run.ts'
 
 const armsNamedMax = 4
 const nameLengthMax = 60

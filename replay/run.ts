@@ -1,18 +1,24 @@
-// A replay from end to end, as one pure function: records and a candidate policy in; verification, estimates, diagnostics
-// and the verdict out, as data. Reading, printing and exit codes are elsewhere.
-import { draw } from '../router/policy/chance.ts'
-import { featureTypesOf, type Policy } from '../router/policy/policy.ts'
-import { contextOf, type Decision, type DecisionRecord, engineVersion } from '../router/policy/record.ts'
+// A replay from end to end, as pure functions: a log and a candidate policy in; verification, estimates, diagnostics and the
+// verdict out, as data. The log is looked at twice — once to know what is in it, once to decide it again — and what is
+// summed meanwhile is closed here. Reading, threads, printing and exit codes are elsewhere.
+import type { Policy } from '../router/policy/policy.ts'
+import { type Decision, type DecisionRecord, engineVersion } from '../router/policy/record.ts'
+import { poissonDraws } from './estimate/bootstrap.ts'
+import type { Detail } from './estimate/detail.ts'
 import { type Diagnostics, diagnose } from './estimate/diagnostics.ts'
 import { evaluate, type MetricResult } from './estimate/evaluate.ts'
+import { lookAt } from './estimate/look.ts'
 import { metricNames } from './estimate/metrics.ts'
 import type { Goal } from './judge/gate.ts'
 import { judge, type Verdict } from './judge/verdict.ts'
+import type { Source } from './read/source.ts'
 import type { ClusterKey } from './redecide/clusters.ts'
-import { type Columns, columnsOf } from './redecide/columns.ts'
-import { type LoggedPolicy, shelve, type Verification, verify } from './redecide/verify.ts'
+import { type EngineOptions, surveyLog } from './redecide/engine.ts'
+import { type Gathered, startGathering } from './redecide/gather.ts'
+import { type Impossible, type Survey, startRetelling, startSurvey } from './redecide/survey.ts'
+import { type CandidateTally, scalarAt, wholeAt, wholeTotal } from './redecide/tallies.ts'
+import { closeVerification, type LoggedPolicy, shelve, type Verification } from './redecide/verify.ts'
 
-const sampleSize = 12
 const movesMax = 12
 const dayMs = 86_400_000
 
@@ -23,6 +29,11 @@ export type ReplayOptions = {
   readonly trustPropensities: boolean
   /** Takes requests without an outcome to be like those with one, instead of allowing for whatever they might have been. */
   readonly missingAtRandom: boolean
+  /** Requests that take longer are slow; null for no such objective. */
+  readonly slowAboveMs: number | null
+  /** How many bootstrap replicates stand beside the formulas; 0 for none. */
+  readonly replicates: number
+  readonly seed: number
 }
 
 export const replayDefaults: ReplayOptions = {
@@ -30,6 +41,9 @@ export const replayDefaults: ReplayOptions = {
   margin: 0.02,
   trustPropensities: false,
   missingAtRandom: false,
+  slowAboveMs: null,
+  replicates: 1000,
+  seed: 1,
 }
 
 /** Where the answer to "what would the candidate have done here?" comes from, as shares of the rows. */
@@ -66,6 +80,7 @@ export type Replay = {
   readonly verdict: Verdict
   /** A few decisions that change, drawn by a hash of their ids. */
   readonly sample: readonly ChangedDecision[]
+  readonly detail: Detail
 }
 
 /** Replays `records` under `candidate`. `policies` are the logged policies' sources, for verification. */
@@ -76,128 +91,134 @@ export const replay = (
   options: ReplayOptions,
 ): Replay => {
   const logged = [...policies]
-  const verification = verify(records, shelve(logged, featureTypesOf(records)))
-  const columns = columnsOf(records, candidate, logged)
-  const diagnostics = diagnose(columns, columns.keepWeight)
-  const metrics = metricNames.map((metric) => evaluate(columns, metric, diagnostics, options.missingAtRandom))
-  const shares = sharesOf(columns)
-  const window = windowOf(columns.records)
+  const survey = surveyOf(records, logged, options)
+  const gathering = startGathering(survey, shelve(logged, survey.features), [candidate])
+  for (const record of records) gathering.add(record)
+  return appraise(survey, gathering.close(), 0, candidate, options)
+}
+
+/** Replays a source of any size under several candidates, whose texts are read once the log's features are known. */
+export const replaySource = async (
+  source: Source,
+  policies: readonly LoggedPolicy[],
+  candidatesOf: (survey: Survey) => readonly Policy[] | Promise<readonly Policy[]>,
+  options: ReplayOptions,
+  engine: Omit<EngineOptions, 'objective'> = {},
+): Promise<Replay[]> => {
+  const log = await surveyLog(source, policies, { ...engine, objective: { slowAboveMs: options.slowAboveMs } })
+  const candidates = await candidatesOf(log.survey)
+  const gathered = await log.gather(candidates)
+  return candidates.map((candidate, at) => appraise(log.survey, gathered, at, candidate, options))
+}
+
+/** The survey of records in memory. */
+export const surveyOf = (
+  records: Iterable<DecisionRecord>,
+  policies: Iterable<LoggedPolicy>,
+  { slowAboveMs }: Pick<ReplayOptions, 'slowAboveMs'>,
+): Survey => {
+  const first = startSurvey(policies, { slowAboveMs })
+  for (const record of records) first.add(record)
+  const survey = first.close()
+  if (survey.clusters.rootOf.size === 0) return survey
+  const again = startRetelling(survey)
+  for (const record of records) again.add(record)
+  return again.close()
+}
+
+/** Closes the sums of the candidate at this place: figures, doubts, verdict. */
+export const appraise = (
+  survey: Survey,
+  { log, tallies, verification: fold }: Gathered,
+  place: number,
+  candidate: Policy,
+  options: ReplayOptions,
+): Replay => {
+  const tally = tallies[place] as CandidateTally
+  const verification = closeVerification(fold)
+  const diagnostics = diagnose(survey, log, tally)
+  const groups = survey.clusters.groupCount
+  const draws = options.replicates > 0 && groups > 0 ? poissonDraws(groups, options.replicates, options.seed) : null
+  const means = { survey, log, tally, missingAtRandom: options.missingAtRandom, draws }
+  const metrics = metricNames.map((metric) => evaluate(means, metric, diagnostics))
+  const shares = sharesOf(tally)
+  const window = windowOf(survey)
   const verdict = judge({
     goal: options.goal,
     margin: options.margin,
     trustPropensities: options.trustPropensities,
     missingAtRandom: options.missingAtRandom,
-    rows: columns.rowCount,
+    rows: survey.rows,
     rowsPerDay: window?.rowsPerDay ?? null,
     verification,
-    impossible: columns.impossible,
+    impossible: impossibleOf(survey),
     diagnostics,
     metrics,
     churn: 1 - shares.observed,
-    changedChoices: columns.arm.filter((arm, row) => arm !== columns.armRedecided[row]).length,
-    changedCostUsd: changedCost(columns),
-    eligibleMean: eligibleMean(columns.records),
+    changedChoices: tally.scalars[scalarAt.changedChoices] ?? 0,
+    changedCostUsd: changedCost(tally),
+    eligibleMean: Math.max(1, survey.eligible / Math.max(1, survey.rows)),
   })
   return {
     v: 1,
     engine: engineVersion,
     candidate: { name: candidate.name, hash: candidate.hash },
-    production: productionOf(columns.records),
+    production: survey.policies,
     options,
     window,
-    rows: columns.rowCount,
-    clusters: columns.clusterCount,
-    clusterKeys: columns.clusterKeys,
-    duplicates: columns.duplicates,
+    rows: survey.rows,
+    clusters: survey.clusters.count,
+    clusterKeys: survey.clusters.keys,
+    duplicates: survey.duplicates,
     verification,
     shares,
-    moves: movesOf(columns),
+    moves: movesOf(survey, tally),
     diagnostics,
     metrics,
     verdict,
-    sample: sampleOf(columns, candidate),
+    sample: tally.sample.map(({ record, decision }) => ({ record, decision })),
+    detail: lookAt(survey, log, tally, metrics, options.goal),
   }
 }
 
-const productionOf = (records: readonly DecisionRecord[]): Replay['production'] => {
-  const counts = new Map<string, { name: string; hash: string; rows: number }>()
-  for (const { policy } of records) {
-    const key = JSON.stringify([policy.name, policy.hash])
-    const entry = counts.get(key) ?? { ...policy, rows: 0 }
-    entry.rows++
-    counts.set(key, entry)
-  }
-  return [...counts.values()].sort((a, b) => b.rows - a.rows)
-}
+const impossibleOf = ({ impossible, impossibleCount }: Survey): { count: number; examples: readonly Impossible[] } => ({
+  count: impossibleCount,
+  examples: impossible,
+})
 
-const windowOf = (records: readonly DecisionRecord[]): Replay['window'] => {
-  let [from, to] = [Infinity, -Infinity]
-  for (const record of records) {
-    const time = Date.parse(record.time)
-    from = Math.min(from, time)
-    to = Math.max(to, time)
-  }
-  if (from > to) return null
-  const days = (to - from) / dayMs
+const windowOf = ({ fromMs, toMs, rows }: Survey): Replay['window'] => {
+  if (fromMs > toMs) return null
+  const days = (toMs - fromMs) / dayMs
   return {
-    from: new Date(from).toISOString(),
-    to: new Date(to).toISOString(),
-    rowsPerDay: days > 0 ? records.length / days : null,
+    from: new Date(fromMs).toISOString(),
+    to: new Date(toMs).toISOString(),
+    rowsPerDay: days > 0 ? rows / days : null,
   }
 }
 
-const sharesOf = (columns: Columns): Shares => {
-  let [observed, unsupported, total] = [0, 0, 0]
-  for (let row = 0; row < columns.rowCount; row++) {
-    const keep = columns.keepWeight[row] ?? 0
-    total += keep
-    if (columns.arm[row] === columns.armRedecided[row]) observed += keep
-    else if (!isTried(columns, row)) unsupported += keep
-  }
+const sharesOf = (tally: CandidateTally): Shares => {
+  const total = wholeTotal(tally, wholeAt.n)
+  const [observed, untried] = [tally.scalars[scalarAt.observed] ?? 0, tally.scalars[scalarAt.untried] ?? 0]
   if (total === 0) return { observed: 0, estimated: 0, unsupported: 0 }
   return {
     observed: observed / total,
-    estimated: (total - observed - unsupported) / total,
-    unsupported: unsupported / total,
+    estimated: (total - observed - untried) / total,
+    unsupported: untried / total,
   }
 }
 
-/** Whether production could have chosen what the candidate chooses. */
-const isTried = ({ offset, entryArm, entryProduction, armRedecided }: Columns, row: number): boolean => {
-  for (let at = offset[row] ?? 0; at < (offset[row + 1] ?? 0); at++)
-    if (entryArm[at] === armRedecided[row]) return (entryProduction[at] ?? 0) > 0
-  return false
-}
-
-const movesOf = ({ arm, armRedecided, armNames, rowCount }: Columns): Move[] => {
-  const counts = new Map<number, number>()
-  for (let row = 0; row < rowCount; row++) {
-    const [from, to] = [arm[row] ?? 0, armRedecided[row] ?? 0]
-    if (from !== to) counts.set(from * armNames.length + to, (counts.get(from * armNames.length + to) ?? 0) + 1)
-  }
-  const name = (index: number) => armNames[index] ?? ''
-  return [...counts]
-    .map(([key, count]) => ({ from: name(Math.floor(key / armNames.length)), to: name(key % armNames.length), count }))
-    .sort((a, b) => b.count - a.count)
+const movesOf = ({ armNames }: Survey, { moves }: CandidateTally): Move[] => {
+  const name = (arm: number) => armNames[arm] ?? ''
+  const arms = armNames.length
+  return [...moves]
+    .map((count, at) => ({ from: name(Math.floor(at / arms)), to: name(at % arms), count }))
+    .filter(({ from, to, count }) => count > 0 && from !== to)
+    .sort((a, b) => b.count - a.count || (a.from + a.to < b.from + b.to ? -1 : 1))
     .slice(0, movesMax)
 }
 
-const eligibleMean = (records: readonly DecisionRecord[]): number => {
-  const eligible = records.reduce((sum, { candidates }) => sum + candidates.filter((c) => c.eligible).length, 0)
-  return Math.max(1, eligible / Math.max(1, records.length))
-}
-
 /** The mean predicted cost of the choices that change; null when none is known. */
-const changedCost = ({ arm, armRedecided, costPredictedUsd }: Columns): number | null => {
-  const known = costPredictedUsd.filter((usd, row) => arm[row] !== armRedecided[row] && !Number.isNaN(usd))
-  return known.length > 0 ? known.reduce((sum, usd) => sum + usd, 0) / known.length : null
+const changedCost = ({ scalars }: CandidateTally): number | null => {
+  const known = scalars[scalarAt.changedCosts] ?? 0
+  return known > 0 ? (scalars[scalarAt.changedCostUsd] ?? 0) / known : null
 }
-
-const sampleOf = ({ arm, armRedecided, records }: Columns, candidate: Policy): ChangedDecision[] =>
-  records
-    .flatMap((record, row) =>
-      arm[row] === armRedecided[row] ? [] : [{ record, lot: draw(record.id, 'replay', 'sample') }],
-    )
-    .sort((a, b) => a.lot - b.lot)
-    .slice(0, sampleSize)
-    .map(({ record }) => ({ record, decision: candidate.decide(contextOf(record)) }))

@@ -2,13 +2,14 @@
 // context, decide, walk the plan, tell the client, record. Everything it calls is a leaf.
 import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:http'
 import type { Logger } from 'pino'
+import type { Policies } from './admin.ts'
 import { parseChat, type Rejection } from './chat.ts'
 import { Client } from './client.ts'
 import type { Config } from './config.ts'
 import { costOf, dispatch, type Exchange, outcomeOf, type Send } from './dispatch.ts'
-import { type Health, observe } from './health.ts'
 import { callerOf, readBody, statedBy } from './intake.ts'
 import type { Phase } from './policy/attributes.ts'
+import { type Health, observe } from './policy/health.ts'
 import { type Decision, recordOf } from './policy/record.ts'
 import { errorBody, finalReply, forwardedHeaders } from './reply.ts'
 import { contextFor } from './snapshot.ts'
@@ -28,6 +29,9 @@ export type Core = {
   readonly log: Logger
   readonly inFlight: Map<string, number>
   health: Health
+  policies: Policies
+  /** Runs out when the policy in force is to go unless it is put again. */
+  lease: NodeJS.Timeout | undefined
 }
 
 export const answerChat = async (core: Core, request: IncomingMessage, response: ServerResponse): Promise<void> => {
@@ -44,7 +48,7 @@ export const answerChat = async (core: Core, request: IncomingMessage, response:
 
   const stated = statedBy(chat, request.headers, caller)
   const context = contextFor(stated, core.config.targets, core.health, core.inFlight, client.startedAtMs)
-  const decision = core.config.policy.decide(context)
+  const decision = core.policies[0].policy.decide(context)
   const decidedMs = client.elapsedMs()
 
   const trace = joinTrace(request.headers.traceparent as string | undefined)
@@ -62,9 +66,12 @@ export const answerChat = async (core: Core, request: IncomingMessage, response:
   })
 }
 
-/** `auto` and the policy's name let the policy choose; any other name must be that of a model. */
-const unknownModel = ({ config, targets }: Core, model: string): Rejection | null => {
-  if (model === 'auto' || model === config.policy.name || targets.has(model)) return null
+/**
+ * `auto` and a policy's name let the policy choose; any other name must be that of a model. A client that asks by the name
+ * of a policy is not to fail when another takes its place.
+ */
+const unknownModel = ({ policies, targets }: Core, model: string): Rejection | null => {
+  if (model === 'auto' || targets.has(model) || policies.some(({ policy }) => policy.name === model)) return null
   const known = ['auto', ...targets.keys()].slice(0, modelsNamedMax).join(', ')
   const message = `model '${model}' is not in signalbox.yaml; it has: ${known}`
   return { status: 404, code: 'model_not_found', message, param: 'model' }

@@ -22,6 +22,7 @@ const modelName = name
     error: "'auto' is what clients ask for when the policy is to choose",
   })
 const usd = z.number().min(0)
+const tokenLengthMin = 16
 const featureName = z.string().regex(/^[a-z][a-z0-9_]*$/, 'wanted a name in snake_case')
 
 const configSchema = z.strictObject({
@@ -47,6 +48,8 @@ const configSchema = z.strictObject({
         }),
     )
     .default([]),
+  /** Who may change the policy at run time; without it there is no such endpoint. */
+  admin: z.strictObject({ token_env: name }).nullable().default(null),
   telemetry: z
     .union([
       z.literal(false),
@@ -120,9 +123,13 @@ export type ClientKey = {
 }
 export type Config = Pick<ConfigFile, 'listen' | 'telemetry' | 'collector'> & {
   readonly keys: readonly ClientKey[]
+  /** The key of the admin endpoints; null when there are none. */
+  readonly admin: ClientKey | null
   /** Sorted by model name. */
   readonly targets: readonly Target[]
   readonly policy: Policy
+  /** What a policy may read as `candidate.<name>`. */
+  readonly features: FeatureTypes
   /** Things that work but that a person should know, such as a model without a price. */
   readonly warnings: readonly string[]
 }
@@ -213,6 +220,14 @@ const keysOf = (file: ConfigFile, env: NodeJS.ProcessEnv, report: Report): Clien
     return digest ? [{ name: keyName, sha256: digest, tenant, tier }] : []
   })
 
+const adminOf = ({ admin }: ConfigFile, env: NodeJS.ProcessEnv, report: Report): ClientKey | null => {
+  if (!admin) return null
+  const token = env[admin.token_env] ?? ''
+  if (token.length < tokenLengthMin)
+    report(['admin', 'token_env'], `${admin.token_env} is unset or shorter than ${tokenLengthMin} characters`)
+  return { name: 'admin', sha256: createHash('sha256').update(token).digest('hex'), tenant: '', tier: '' }
+}
+
 const loopback = new Set(['127.0.0.1', '::1', 'localhost'])
 
 const policyOf = (
@@ -247,8 +262,10 @@ export const parseConfig = (text: string, folder: string, where = 'signalbox.yam
   const report: Report = (path, message) =>
     problems.push(`${where}:${parsed.lineOf(path)}: ${pathText(path)}: ${message}`)
   const targets = targetsOf(file, env, report)
-  const policy = policyOf(file.policy, featureTypesOf(file, report), folder, report)
+  const features = featureTypesOf(file, report)
+  const policy = policyOf(file.policy, features, folder, report)
   const keys = keysOf(file, env, report)
+  const admin = adminOf(file, env, report)
   if (!loopback.has(file.listen.host) && file.keys.length === 0)
     report(['listen', 'host'], `${file.listen.host} is not loopback, so client keys are required (keys: …)`)
   if (problems.length > 0 || !policy) throw new ConfigError(problems)
@@ -260,8 +277,10 @@ export const parseConfig = (text: string, folder: string, where = 'signalbox.yam
     telemetry: file.telemetry,
     collector: { ...file.collector, data: resolve(folder, file.collector.data) },
     keys,
+    admin,
     targets,
     policy,
+    features,
     warnings,
   }
 }

@@ -4,6 +4,7 @@ import type { AddressInfo } from 'node:net'
 import express, { type ErrorRequestHandler, type Request, type Response } from 'express'
 import type { Logger } from 'pino'
 import { z } from 'zod'
+import { adminRoutes, answerAdmin, startingWith } from './admin.ts'
 import { answerChat, type Core } from './answer.ts'
 import type { Config } from './config.ts'
 import { callerOf, readBody } from './intake.ts'
@@ -84,18 +85,15 @@ const appFor = (core: Core, closing: () => boolean): express.Express => {
     response.json({ ok: true })
   })
   app.get('/readyz', (_, response) => {
-    const { name, hash } = core.config.policy
+    const { name, hash } = core.policies[0].policy
     response
       .status(closing() ? 503 : 200)
       .json({ ready: !closing(), policy: { name, hash }, spans: core.telemetry.counts() })
   })
-  app.use((request, response) => {
-    invalid(
-      response,
-      404,
-      `there is no ${request.method} ${request.path}; there are: ${routes.join(', ')}`,
-      'not_found',
-    )
+  app.use(async (request, response) => {
+    if (await answerAdmin(core, request, response)) return
+    const known = [...routes, ...(core.config.admin ? adminRoutes : [])].join(', ')
+    invalid(response, 404, `there is no ${request.method} ${request.path}; there are: ${known}`, 'not_found')
   })
   const failed: ErrorRequestHandler = (error, _request, response, _next) => {
     core.log.error(error, 'a request failed inside the router')
@@ -120,6 +118,8 @@ export const startRouter = async (config: Config, { log }: { log: Logger }): Pro
     log,
     inFlight: new Map(),
     health: new Map(),
+    policies: startingWith(config.policy),
+    lease: undefined,
   }
   let closing = false
   const server = createServer(
@@ -135,6 +135,7 @@ export const startRouter = async (config: Config, { log }: { log: Logger }): Pro
   const { port } = server.address() as AddressInfo
   const close = async (): Promise<void> => {
     closing = true
+    clearTimeout(core.lease)
     const closed = new Promise((resolve) => server.close(resolve))
     const timer = setTimeout(() => server.closeAllConnections(), drainMsMax)
     // A connection that was busy when closing began is idle, but kept alive, once it has its answer.

@@ -1,7 +1,7 @@
 // The snapshot: everything a policy may know of the candidates, frozen at the moment of the decision and recorded with
 // it. Names are those that policies write after `candidate.`.
-import { type Health, healthOf } from './health.ts'
 import type { FeatureTypes } from './policy/cel.ts'
+import { billionths, type Health, healthOf, rounded, stateFeatures } from './policy/health.ts'
 import type { Context, Features, RequestFeatures } from './policy/record.ts'
 import type { Target } from './target.ts'
 
@@ -23,13 +23,6 @@ export const snapshotTypes = {
   breaker: 'string',
 } as const satisfies FeatureTypes
 
-/**
- * Figures are rounded to what they can mean — hundredths of a millisecond, billionths of a dollar — because every one of
- * them is recorded with every decision, and a short number is cheaper to write, to store and to read.
- */
-const rounded = (value: number, perUnit: number): number => Math.round(value * perUnit) / perUnit
-const [hundredths, millionths, billionths] = [1e2, 1e6, 1e9]
-
 /** Features of one target for one request; null is unknown. */
 const featuresOf = (
   target: Target,
@@ -38,13 +31,7 @@ const featuresOf = (
   inFlight: number,
   nowMs: number,
 ): Features => {
-  const { ttftMs, tokensPerS, outputTokens, errorRate, samples, breaker } = healthOf(
-    health,
-    target.model,
-    nowMs,
-    inFlight,
-  )
-  const expected = Math.min(outputTokens, request.output_tokens_max ?? Number.POSITIVE_INFINITY)
+  const { expected, features } = stateFeatures(request, healthOf(health, target.model, nowMs, inFlight), inFlight)
   const costUsd = target.price.costUsd({
     inputTokens: request.input_tokens,
     outputTokens: expected,
@@ -58,14 +45,7 @@ const featuresOf = (
     input_usd_per_mtok: target.price.inputUsdPerMtok,
     output_usd_per_mtok: target.price.outputUsdPerMtok,
     cost_usd: costUsd === null ? null : rounded(costUsd, billionths),
-    output_tokens_expected: rounded(expected, hundredths),
-    ttft_ms: rounded(ttftMs, hundredths),
-    tokens_per_s: rounded(tokensPerS, hundredths),
-    latency_ms: rounded(ttftMs + (expected * 1000) / tokensPerS, hundredths),
-    error_rate: rounded(errorRate, millionths),
-    samples: rounded(samples, hundredths),
-    in_flight: inFlight,
-    breaker,
+    ...features,
   }
 }
 

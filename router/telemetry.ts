@@ -18,6 +18,7 @@ import {
   toAttributes,
 } from './policy/attributes.ts'
 import type { Policy } from './policy/policy.ts'
+import { changeToAttributes, type PolicyChange, promotionSpans } from './policy/promotion.ts'
 import { type DecisionRecord, engineVersion } from './policy/record.ts'
 import { PromisedIds, type Trace } from './trace.ts'
 
@@ -46,6 +47,7 @@ export type Telemetry = {
   readonly rejected: (status: number, code: string, startedAtMs: number) => void
   readonly feedback: (feedback: Feedback) => void
   readonly policy: (policy: Policy) => void
+  readonly policyChanged: (change: PolicyChange) => void
   readonly counts: () => DeliveryCounts & { readonly decisions: number }
   readonly flush: () => Promise<void>
   readonly close: () => Promise<void>
@@ -66,6 +68,7 @@ const silent = (): Telemetry => {
     rejected: () => {},
     feedback: () => {},
     policy: () => {},
+    policyChanged: () => {},
     counts: () => ({ queued: 0, delivered: 0, dropped: 0, refused: 0, decisions }),
     flush: nothing,
     close: nothing,
@@ -188,6 +191,7 @@ export const startTelemetry = (options: { endpoint: string; serviceName: string 
         [n.policySource]: source,
         [n.policyEngine]: engineVersion,
       }),
+    policyChanged: (change) => instant(promotionSpans.change, changeToAttributes(change)),
     counts: () => ({ ...processor.counts, decisions: seq }),
     flush: () => processor.forceFlush(),
     close: () => sdk.shutdown(),

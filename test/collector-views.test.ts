@@ -1,12 +1,34 @@
 // From spans as the router writes them to typed rows: the materialized views, on the real engine.
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
-import { readMigrations } from '../collector/migrate.ts'
+import { migrate, readMigrations } from '../collector/migrate.ts'
 import type { Collector } from '../collector/server.ts'
+import { serverStore } from '../collector/store.ts'
 import type { Attempt } from '../router/policy/attempt.ts'
 import { attemptToAttributes, attributeNames, phaseAttributes, toAttributes } from '../router/policy/attributes.ts'
 import type { DecisionRecord } from '../router/policy/record.ts'
 import { jsonRequest, jsonSpan, otlpAttributes, post, rowsOf, temporaryCollector } from './collector-fixtures.ts'
+
+/** What the record's features and the rest of it are in the columns of migration 5. */
+const featureColumns = {
+  request_input_tokens: 812,
+  request_output_tokens_max: null,
+  keep_probability: 0.5,
+  plan: ['small', 'large'],
+  'candidates.unknown': ['', '', 'cost_usd', '', ''],
+  'candidates.provider': ['openai', '', 'local', '', ''],
+  'candidates.breaker': ['half-open', '', '', '', ''],
+  'candidates.context_tokens_max': [128000, null, null, null, null],
+  'candidates.input_usd_per_mtok': [0.25, null, null, null, null],
+  'candidates.output_usd_per_mtok': [2, null, null, null, null],
+  'candidates.output_tokens_expected': [300.5, null, null, null, null],
+  'candidates.tokens_per_s': [50, null, null, null, null],
+  'candidates.latency_ms': [6500.25, null, null, null, null],
+  'candidates.error_rate': [0.000125, null, null, null, null],
+  'candidates.samples': [3.5, null, null, null, null],
+  'candidates.in_flight': [2, null, null, null, null],
+  'candidates.extra': ['{"region":"eu \\"1\\"","rank":1.5,"local":true}', '', '', '', ''],
+}
 
 let collector: Collector
 before(async () => {
@@ -42,9 +64,35 @@ const record: DecisionRecord = {
       exclusion: null,
       score: 0.25,
       probability: 0.9,
-      features: { cost_usd: 4e-7, quality: 0.61 },
+      features: {
+        provider: 'openai',
+        breaker: 'half-open',
+        cost_usd: 4e-7,
+        quality: 0.61,
+        ttft_ms: null,
+        context_tokens_max: 128000,
+        input_usd_per_mtok: 0.25,
+        output_usd_per_mtok: 2,
+        output_tokens_expected: 300.5,
+        tokens_per_s: 50,
+        latency_ms: 6500.25,
+        error_rate: 0.000125,
+        samples: 3.5,
+        in_flight: 2,
+        region: 'eu "1"',
+        rank: 1.5,
+        local: true,
+      },
     },
     { model: 'large', eligible: true, exclusion: null, score: null, probability: 0.1, features: { ttft_ms: 420.5 } },
+    {
+      model: 'unpriced',
+      eligible: false,
+      exclusion: { kind: 'feature-unknown', feature: 'cost_usd' },
+      score: null,
+      probability: 0,
+      features: { provider: 'local' },
+    },
     {
       model: 'old',
       eligible: false,
@@ -66,7 +114,7 @@ const record: DecisionRecord = {
   reason: 'weighted',
   explored: true,
   plan: ['small', 'large'],
-  keep_probability: 1,
+  keep_probability: 0.5,
   outcome: {
     status: 'ok',
     served: 'large',
@@ -166,14 +214,16 @@ test('a decision span becomes a typed row, its candidates parallel arrays', asyn
     ttft_ms: 171,
     overhead_ms: 1.5,
     phases: { decide: 0.25, first_byte: 170 },
-    'candidates.model': ['small', 'large', 'old', 'tiny'],
-    'candidates.eligible': [true, true, false, false],
-    'candidates.exclusion': ['', '', 'rule:in_region', 'context-window'],
-    'candidates.score': [0.25, null, null, null],
-    'candidates.probability': [0.9, 0.1, 0, 0],
-    'candidates.cost_usd': [4e-7, null, null, null],
-    'candidates.quality': [0.61, null, null, null],
-    'candidates.ttft_ms': [null, 420.5, null, null],
+    'candidates.model': ['small', 'large', 'unpriced', 'old', 'tiny'],
+    'candidates.eligible': [true, true, false, false, false],
+    'candidates.exclusion': ['', '', 'feature-unknown', 'rule:in_region', 'context-window'],
+    'candidates.score': [0.25, null, null, null, null],
+    'candidates.probability': [0.9, 0.1, 0, 0, 0],
+    'candidates.cost_usd': [4e-7, null, null, null, null],
+    'candidates.quality': [0.61, null, null, null, null],
+    'candidates.ttft_ms': [null, 420.5, null, null, null],
+    ...featureColumns,
+    irregular: stored,
   })
 })
 
@@ -275,6 +325,23 @@ test('garbage in any attribute that a view reads neither fails the insert nor lo
   assert.deepEqual([answer.status, answer.text], [200, '{}'])
   assert.equal((await countOf('otel.otel_traces')) - spansBefore, spans.length)
   assert.equal((await countOf('otel.routing_decisions')) - rowsBefore, spans.length / 2)
+})
+
+test('rows written before migration 5 read the same after it', async () => {
+  const steps = await readMigrations()
+  const before5 = steps.filter(({ number }) => number < 5)
+  const store = serverStore(collector.clickhouseUrl)
+  await store.command('DROP DATABASE otel')
+  await migrate(store, before5)
+  const sqlText = (text: string) => `'${text.replaceAll('\\', '\\\\').replaceAll("'", "\\'")}'`
+  const insert = `INSERT INTO otel.otel_traces (Timestamp, TraceId, SpanId, SpanKind, SpanAttributes) VALUES
+    (now64(9) - 60, repeat('a', 32), repeat('b', 16), 'Server', map('signalbox.decision.id', ${sqlText(record.id)}, 'signalbox.decision', ${sqlText(JSON.stringify(record))}))`
+  await store.command(insert)
+  assert.ok((await migrate(store)).includes('policy_features'))
+  const columns = Object.keys(featureColumns).map((name) => `\`${name}\``)
+  const read = `SELECT ${columns}, irregular = record AS kept FROM otel.routing_decisions`
+  assert.deepEqual(await rowsOf(collector, read), [{ ...featureColumns, kept: 1 }])
+  await store.close()
 })
 
 test('the views read only attributes that the router spells', async () => {

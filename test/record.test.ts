@@ -5,7 +5,6 @@ import { describe, test } from 'node:test'
 import fc from 'fast-check'
 import { bodyFor, type ChatRequest, parseChat } from '../router/chat.ts'
 import { EventReader } from '../router/completion.ts'
-import { type Health, healthOf, observe } from '../router/health.ts'
 import type { Attempt, AttemptError } from '../router/policy/attempt.ts'
 import {
   attemptFromAttributes,
@@ -13,6 +12,7 @@ import {
   fromAttributes,
   toAttributes,
 } from '../router/policy/attributes.ts'
+import { type Health, healthOf, observe } from '../router/policy/health.ts'
 import { numberSources, streamEnds } from '../router/policy/record.ts'
 import { bookPrice, configuredPrice } from '../router/prices.ts'
 import { records } from './arbitraries.ts'

@@ -1,16 +1,15 @@
 // Whether the intervals keep their promise: on traffic whose truth is known, over many logs and several logging designs.
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { diagnose } from '../replay/estimate/diagnostics.ts'
-import { evaluate } from '../replay/estimate/evaluate.ts'
+import type { MetricResult } from '../replay/estimate/evaluate.ts'
 import { essDecidesFrom, essRefusedBelow } from '../replay/judge/gate.ts'
-import { columnsOf } from '../replay/redecide/columns.ts'
 import { replay, replayDefaults } from '../replay/run.ts'
 import { parsePolicy } from '../router/policy/policy.ts'
 import { logOf, repeatedLogs, seeded, truthFeatures, truthOf } from './replay-truth.ts'
 
 const seed = Number(process.env.SEED ?? 7)
 const repetitions = 200
+const quick = { ...replayDefaults, replicates: 0 }
 const oneModel = `score: 'candidate.rank == 3.0 ? 1.0 : 0.0'\nchoose: {kind: highest}`
 
 const epsilonGreedy = (rate: number) =>
@@ -51,10 +50,9 @@ test(`on MMLU-Pro, 95 % intervals of DR hold the true quality in 92 to 97 % of 6
     ]
     const { log, candidate } = repeatedLogs(production, policy, random)
     for (let repetition = 0; repetition < repetitions; repetition++) {
-      const columns = columnsOf(log(design.rows, `${repetition}`), candidate)
-      const diagnostics = diagnose(columns, columns.keepWeight)
+      const { metrics, diagnostics } = replay(log(design.rows, `${repetition}`), [], candidate, quick)
       assert.ok(diagnostics.effective.ess >= essDecidesFrom * 0.9, `${design.name}: ESS ${diagnostics.effective.ess}`)
-      const { estimators, difference } = evaluate(columns, 'quality', diagnostics)
+      const { estimators, difference } = metrics.find(({ metric }) => metric === 'quality') as MetricResult
       held.value += Number(estimators.dr.low <= after && after <= estimators.dr.high)
       held.difference += Number(difference.low <= after - before && after - before <= difference.high)
       held.dm += Number(estimators.dm.low <= after && after <= estimators.dm.high)

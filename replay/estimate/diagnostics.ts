@@ -11,8 +11,18 @@
 // That size can be large while the difference hangs on a handful of rows, when the candidate changes a small part of the
 // traffic to something rarely tried: on MMLU-Pro with 5 such rows among an effective 356, 95 % intervals covered 63-86 %.
 // So the same is computed of what the weights exceed 1 by: how many rows speak for what the candidate does more often.
-import type { Columns } from '../redecide/columns.ts'
+import type { Survey } from '../redecide/survey.ts'
+import {
+  byMetricAt,
+  byMetricCount,
+  type CandidateTally,
+  type LogTally,
+  scalarAt,
+  wholeAt,
+  wholeCount,
+} from '../redecide/tallies.ts'
 import { RatioSum } from './estimators.ts'
+import { combine, type Sums } from './terms.ts'
 
 /** An audit fires beyond this many standard errors. */
 const auditSeMax = 3
@@ -61,159 +71,138 @@ export type Diagnostics = {
   }
 }
 
-/** What the probabilities of one row say. */
-type RowWeights = {
-  readonly weight: number
-  readonly unsupported: number
-  /** E[w²] over the logged policy's draw. */
-  readonly weightSquare: number
-  /** (w − 1)⁺, its expectation and that of its square. */
-  readonly excess: number
-  readonly excessMean: number
-  readonly excessSquare: number
-  readonly changed: boolean
+/** Sums by group, and the variance over the logged draws, of one set of weights. */
+type Weights = {
+  readonly n: Float64Array
+  readonly w: Float64Array
+  readonly u: Float64Array
+  readonly x: Float64Array
+  readonly xe: Float64Array
+  readonly weightVariance: number
+  readonly excessVariance: number
 }
 
-export const rowWeights = (columns: Columns, row: number): RowWeights => {
-  const { offset, entryArm, entryCandidate, entryProduction } = columns
-  let [weight, unsupported, weightSquare, excessMean, excessSquare] = [0, 0, 0, 0, 0]
-  let changed = false
-  for (let at = offset[row] ?? 0; at < (offset[row + 1] ?? 0); at++) {
-    const candidate = entryCandidate[at] ?? 0
-    const production = entryProduction[at] ?? 0
-    if (candidate !== production) changed = true
-    if (production === 0) {
-      unsupported += candidate
-      continue
-    }
-    const w = candidate / production
-    const excess = Math.max(0, w - 1)
-    weightSquare += production * w * w
-    excessMean += production * excess
-    excessSquare += production * excess * excess
-    if (entryArm[at] === columns.arm[row]) weight = w
+const total = (column: Float64Array): number => column.reduce((sum, value) => sum + value, 0)
+
+/** Diagnoses all rows, whatever their outcomes. */
+export const diagnose = (survey: Survey, log: LogTally, tally: CandidateTally): Diagnostics => {
+  const column = (at: number) =>
+    Float64Array.from({ length: survey.clusters.groupCount }, (_, group) => tally.whole[group * wholeCount + at] ?? 0)
+  const weights = {
+    n: column(wholeAt.n),
+    w: column(wholeAt.w),
+    u: column(wholeAt.u),
+    x: column(wholeAt.x),
+    xe: column(wholeAt.xe),
+    weightVariance: tally.scalars[scalarAt.weightVariance] ?? 0,
+    excessVariance: tally.scalars[scalarAt.excessVariance] ?? 0,
   }
-  return { weight, unsupported, weightSquare, excess: Math.max(0, weight - 1), excessMean, excessSquare, changed }
+  return close(survey, log, tally, weights, 0, survey.rows)
 }
 
-/** Diagnoses the rows with a `keepWeight` above 0; that is 1/ρ, or 0 for a row that is left out. */
-export const diagnose = (columns: Columns, keepWeight: Float64Array): Diagnostics => {
-  const rows: number[] = []
-  for (let row = 0; row < columns.rowCount; row++) if ((keepWeight[row] ?? 0) > 0) rows.push(row)
-  const byRow = rows.map((row) => rowWeights(columns, row))
-  const weights = Float64Array.from(rows, (row, at) => (keepWeight[row] ?? 0) * (byRow[at]?.weight ?? 0))
-    .sort()
-    .reverse()
-  const total = weights.reduce((sum, weight) => sum + weight, 0)
-  const top = weights.subarray(0, Math.ceil(weights.length * topShare)).reduce((sum, weight) => sum + weight, 0)
+/** Diagnoses the `rows` whose outcome of the metric is known. */
+export const diagnoseMetric = (
+  survey: Survey,
+  log: LogTally,
+  tally: CandidateTally,
+  metric: number,
+  sums: Sums,
+  rows: number,
+): Diagnostics => {
+  const spread = metric * byMetricCount
+  const weights = {
+    n: combine(sums, { n: 1 }),
+    w: combine(sums, { w: 1 }),
+    u: combine(sums, { u: 1 }),
+    x: combine(sums, { x: 1 }),
+    xe: combine(sums, { xe: 1 }),
+    weightVariance: tally.byMetric[spread + byMetricAt.weightVariance] ?? 0,
+    excessVariance: tally.byMetric[spread + byMetricAt.excessVariance] ?? 0,
+  }
+  return close(survey, log, tally, weights, metric + 1, rows)
+}
+
+const close = (
+  survey: Survey,
+  log: LogTally,
+  tally: CandidateTally,
+  weights: Weights,
+  variant: number,
+  rows: number,
+): Diagnostics => {
+  const { n, w, u, x, xe, weightVariance, excessVariance } = weights
+  const isDealt = survey.clusters.groupOf === null
+  const all = total(n)
+  const tried = n.map((keep, group) => keep - (u[group] as number))
   return {
-    rows: rows.length,
-    clusters: new Set(rows.map((row) => columns.cluster[row])).size,
-    effective: effectiveSize(columns, keepWeight, rows, (at) => {
-      const { weight, unsupported, weightSquare } = byRow[at] as RowWeights
-      return { seen: weight, mean: 1 - unsupported, square: weightSquare }
-    }),
-    change: effectiveSize(columns, keepWeight, rows, (at) => {
-      const { excess, excessMean, excessSquare } = byRow[at] as RowWeights
-      return { seen: excess, mean: excessMean, square: excessSquare }
-    }),
-    changedRows: byRow.filter(({ changed }) => changed).length,
-    weightMax: byRow.reduce((max, { weight }) => Math.max(max, weight), 0),
-    weightTopShare: total > 0 ? top / total : 0,
-    audits: [auditWeights(columns, keepWeight, rows, byRow), ...auditArms(columns, keepWeight, rows)],
-    unsupported: unsupportedMass(columns, keepWeight, rows),
+    rows,
+    clusters: isDealt ? survey.clusters.count : n.filter((keep) => keep > 0).length,
+    effective: effectiveSize(w, tried, weightVariance, all, isDealt),
+    change: effectiveSize(x, xe, excessVariance, all, isDealt),
+    changedRows: tally.scalars[scalarAt.changedRows] ?? 0,
+    weightMax: tally.extremes.weightMax,
+    weightTopShare: topShareOf(tally.weights),
+    audits: [auditWeights(weights), ...auditArms(survey, log, variant)],
+    unsupported: unsupportedMass(survey, tally, all > 0 ? total(u) / all : 0),
   }
 }
 
-/** A weight as drawn, and its first two moments over the logged policy's draw. */
-type Moments = { readonly seen: number; readonly mean: number; readonly square: number }
-
+/**
+ * `seen` and `mean` are sums of weights and of their expectations by group. Clusters that were dealt to groups by a hash leave
+ * E Σ_g W_g² = (1 − 1/G) Σ_c W_c² + (ΣW)² / G, which is solved for the sum of squares over clusters.
+ */
 const effectiveSize = (
-  columns: Columns,
-  keepWeight: Float64Array,
-  rows: readonly number[],
-  momentsAt: (at: number) => Moments,
+  seen: Float64Array,
+  mean: Float64Array,
+  variance: number,
+  all: number,
+  isDealt: boolean,
 ): EffectiveSize => {
-  let [seenSum, seenSquares, meanSum, meanSquares, variance, total] = [0, 0, 0, 0, 0, 0]
-  forClusters(columns.cluster, rows, (from, to) => {
-    let [seen, mean] = [0, 0]
-    for (let at = from; at < to; at++) {
-      const keep = keepWeight[rows[at] ?? 0] ?? 0
-      const moments = momentsAt(at)
-      seen += keep * moments.seen
-      total += keep
-      mean += keep * moments.mean
-      variance += keep * keep * Math.max(0, moments.square - moments.mean ** 2)
-    }
-    seenSum += seen
-    seenSquares += seen * seen
-    meanSum += mean
-    meanSquares += mean * mean
-  })
+  const squaresOf = (sums: Float64Array): number => {
+    const squares = sums.reduce((sum, value) => sum + value * value, 0)
+    if (!isDealt) return squares
+    const groups = sums.length
+    return Math.max(0, (squares - total(sums) ** 2 / groups) / (1 - 1 / groups))
+  }
   const kish = (sum: number, squares: number) => (squares > 0 ? (sum * sum) / squares : 0)
-  const seen = kish(seenSum, seenSquares)
-  const expected = kish(meanSum, meanSquares + variance)
-  return { ess: Math.min(seen, expected), seen, expected, mean: total > 0 ? meanSum / total : 0 }
+  const seenSize = kish(total(seen), squaresOf(seen))
+  const expected = kish(total(mean), squaresOf(mean) + variance)
+  return {
+    ess: Math.min(seenSize, expected),
+    seen: seenSize,
+    expected,
+    mean: all > 0 ? total(mean) / all : 0,
+  }
 }
 
 /** The candidate's weights average 1, less what has no support. */
-const auditWeights = (
-  columns: Columns,
-  keepWeight: Float64Array,
-  rows: readonly number[],
-  byRow: readonly RowWeights[],
-): Audit => {
+const auditWeights = ({ n, w, u, weightVariance }: Weights): Audit => {
   const mean = new RatioSum()
-  let [variance, total] = [0, 0]
-  forClusters(columns.cluster, rows, (from, to) => {
-    let [w, k] = [0, 0]
-    for (let at = from; at < to; at++) {
-      const keep = keepWeight[rows[at] ?? 0] ?? 0
-      const { weight, unsupported, weightSquare } = byRow[at] as RowWeights
-      w += keep * (weight + unsupported)
-      k += keep
-      variance += keep * keep * Math.max(0, weightSquare - (1 - unsupported) ** 2)
-    }
-    total += k
-    mean.add(w, k)
-  })
-  return auditOf(null, mean, Math.sqrt(variance) / total, Infinity)
+  for (const [group, keep] of n.entries()) if (keep > 0) mean.add((w[group] as number) + (u[group] as number), keep)
+  return auditOf(null, mean, Math.sqrt(weightVariance) / total(n), Infinity)
 }
 
 /**
  * For each arm, the mean over the rows that could have drawn it of 1{a = arm} / π_b(arm|x), which is 1 in expectation. An
  * arm whose probability is logged 20 % too low shows 1.2.
  */
-const auditArms = (columns: Columns, keepWeight: Float64Array, rows: readonly number[]): Audit[] => {
-  const { offset, entryArm, entryProduction, armNames } = columns
-  const tally = armNames.map(() => ({ sum: new RatioSum(), a: 0, k: 0, variance: 0, total: 0, draws: 0, drawMax: 0 }))
-  forClusters(columns.cluster, rows, (from, to) => {
-    for (let at = from; at < to; at++) {
-      const row = rows[at] ?? 0
-      const keep = keepWeight[row] ?? 0
-      for (let entry = offset[row] ?? 0; entry < (offset[row + 1] ?? 0); entry++) {
-        const arm = entryArm[entry] ?? 0
-        const probability = entryProduction[entry] ?? 0
-        const counts = tally[arm]
-        if (!counts || probability === 0) continue
-        if (arm === columns.arm[row]) counts.a += keep / probability
-        counts.k += keep
-        counts.total += keep
-        counts.variance += (keep * keep * (1 - probability)) / probability
-        counts.drawMax = Math.max(counts.drawMax, probability)
-      }
+const auditArms = ({ armNames, clusters, rows }: Survey, log: LogTally, variant: number): Audit[] => {
+  const arms = armNames.length
+  const groups = clusters.groupCount
+  return armNames.flatMap((name, arm): Audit[] => {
+    const scalars = (variant * arms + arm) * 3
+    const [variance, keep, draws] = [0, 1, 2].map((at) => log.armScalars[scalars + at] ?? 0) as [number, number, number]
+    if (keep === 0) return []
+    const sum = new RatioSum()
+    for (let group = 0; group < groups; group++) {
+      const place = ((variant * groups + group) * arms + arm) * 2
+      const k = log.arms[place + 1] as number
+      if (k > 0) sum.add(log.arms[place] as number, k)
     }
-    for (const counts of tally) {
-      if (counts.k > 0) counts.sum.add(counts.a, counts.k)
-      counts.draws += counts.drawMax
-      counts.a = 0
-      counts.k = 0
-      counts.drawMax = 0
-    }
+    // Rows of a cluster may share one draw, so it is the clusters that count.
+    const independent = draws * Math.min(1, clusters.count / Math.max(1, rows))
+    return [auditOf(name, sum, Math.sqrt(variance) / keep, independent)]
   })
-  return tally.flatMap(({ sum, variance, total, draws }, arm) =>
-    total > 0 ? [auditOf(armNames[arm] ?? '', sum, Math.sqrt(variance) / total, draws)] : [],
-  )
 }
 
 /**
@@ -229,28 +218,28 @@ const auditOf = (arm: string | null, sum: RatioSum, seIndependent: number, draws
   return { arm, mean, se, judged, ok: !judged || Math.abs(mean - 1) <= auditSeMax * se + Number.EPSILON * 8 }
 }
 
-const unsupportedMass = (columns: Columns, keepWeight: Float64Array, rows: readonly number[]) => {
-  const { offset, entryArm, entryCandidate, entryProduction, armNames } = columns
-  const masses = new Float64Array(armNames.length)
-  let total = 0
-  for (const row of rows) {
-    const keep = keepWeight[row] ?? 0
-    total += keep
-    for (let at = offset[row] ?? 0; at < (offset[row + 1] ?? 0); at++) {
-      const arm = entryArm[at] ?? 0
-      if (entryProduction[at] === 0) masses[arm] = (masses[arm] ?? 0) + keep * (entryCandidate[at] ?? 0)
-    }
+/** Read off the histogram of weights: bins from the heaviest down, the last one by its part. */
+const topShareOf = (bins: Float64Array): number => {
+  const count = bins.length / 2
+  const sum = (at: number) => Array.from({ length: count }, (_, bin) => bins[bin * 2 + at] ?? 0)
+  const [keeps, weights] = [sum(0), sum(1)]
+  const [all, weight] = [keeps, weights].map((column) => column.reduce((a, b) => a + b, 0)) as [number, number]
+  if (weight === 0) return 0
+  let [left, top] = [all * topShare, 0]
+  for (let bin = count - 1; bin >= 0 && left > 0; bin--) {
+    const keep = keeps[bin] as number
+    if (keep === 0) continue
+    const part = Math.min(1, left / keep)
+    top += part * (weights[bin] as number)
+    left -= part * keep
   }
-  const arms = [...masses].flatMap((mass, arm) => (mass > 0 ? [{ arm: armNames[arm] ?? '', mass: mass / total }] : []))
-  return { mass: arms.reduce((sum, { mass }) => sum + mass, 0), arms: arms.sort((a, b) => b.mass - a.mass) }
+  return top / weight
 }
 
-/** Calls `visit` with the bounds of each run of equal clusters among `rows`. */
-const forClusters = (cluster: Int32Array, rows: readonly number[], visit: (from: number, to: number) => void): void => {
-  let from = 0
-  for (let at = 1; at <= rows.length; at++) {
-    if (at < rows.length && cluster[rows[at] ?? 0] === cluster[rows[from] ?? 0]) continue
-    visit(from, at)
-    from = at
-  }
+const unsupportedMass = ({ armNames }: Survey, { untriedArms }: CandidateTally, mass: number) => {
+  const all = total(untriedArms)
+  const arms = [...untriedArms].flatMap((part, arm) =>
+    part > 0 ? [{ arm: armNames[arm] ?? '', mass: (mass * part) / all }] : [],
+  )
+  return { mass, arms: arms.sort((a, b) => b.mass - a.mass) }
 }

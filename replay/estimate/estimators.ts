@@ -1,10 +1,97 @@
-// The off-policy estimators. Each is a ratio of two sums over logged rows, which is all that is needed for one accumulator
-// to serve them all: it takes the two terms of one cluster (rows that one draw may have decided) at a time, merges with
-// another that saw other clusters, and gives a value with a cluster-robust interval. Memory does not grow with the rows.
+// The off-policy estimators. Each is a ratio of two combinations of the sums in terms.ts, which is all that is needed for one
+// accumulator to serve them all: it takes the two totals of one group of clusters at a time, merges with another that saw
+// other groups, and gives a value with a cluster-robust interval. Memory does not grow with the rows.
+import { addTerms, type Combination, combine, type Sums, termCount } from './terms.ts'
 
-/** One logged row as an estimator sees it; `reward` is any outcome, whichever direction is good. */
+/** What is above and what is below the line. */
+export type Ratio = readonly [numerator: Combination, denominator: Combination]
+
+const n: Combination = { n: 1 }
+
+/** Inverse propensity scoring, V = Σ k w r / Σ k (Horvitz & Thompson 1952; Dudík, Langford & Li 2011, eq. 2). */
+export const ips: Ratio = [{ wr: 1 }, n]
+
+/** Self-normalised IPS, V = Σ k w r / Σ k w (Swaminathan & Joachims 2015, eq. 8). */
+export const snips: Ratio = [{ wr: 1 }, { w: 1 }]
+
+/** Direct method, V = Σ k Σ_a π_e(a|x) q(x,a) / Σ k (Dudík et al. 2011, eq. 1). A projection: it never enters the gate. */
+export const dm: Ratio = [{ qe: 1 }, n]
+
+/** Doubly robust, V = Σ k [Σ_a π_e q + w (r − q)] / Σ k (Dudík et al. 2011, eq. 3; cross-fitted: Chernozhukov et al. 2018). */
+export const dr: Ratio = [{ qe: 1, wr: 1, wq: -1 }, n]
+
+/** Doubly robust value of the logged policy itself (w = 1): what production costs over its own draws, not only these. */
+export const drProduction: Ratio = [{ qb: 1, r: 1, q: -1 }, n]
+
+/**
+ * Candidate − production, paired on the same rows: d = Σ_a (π_e − π_b) q + (w − 1)(r − q). A row decided alike under both
+ * contributes 0, so only what changes is uncertain.
+ */
+export const drDifference: Ratio = [{ qe: 1, wr: 1, wq: -1, qb: -1, r: -1, q: 1 }, n]
+
+/** DR on the part that has support, V = Σ k [dr − what is filled in] / Σ k (1 − u): what SNIPS estimates too. */
+export const drSupported: Ratio = [
+  { qe: 1, wr: 1, wq: -1, qu: -1 },
+  { n: 1, u: -1 },
+]
+
+/** Clipped IPS, V = Σ k min(w, L) r / Σ k (Ionides 2008; Bottou et al. 2013). Biased towards what the log does often. */
+export const clipped: Ratio = [{ clipped: 1 }, n]
+
+/**
+ * Sub-Gaussian IPS, V = Σ k w / (1 − λ + λ w) r / Σ k, 0 ≤ λ ≤ 1 (Metelli, Russo & Restelli 2021, the power-mean weight with
+ * s = −1): IPS at λ = 0, the sum over what the candidate could have chosen at λ = 1, with tails like a normal's in between.
+ */
+export const subGaussian: Ratio = [{ subGaussian: 1 }, n]
+
+/** Switch-DR: the outcome model alone where w exceeds τ, V = Σ k [q_π + w 1{w ≤ τ} (r − q)] / Σ k (Wang, Agarwal & Dudík 2017). */
+export const switchDr: Ratio = [{ qe: 1, switched: 1 }, n]
+
+/** DR with optimistic shrinkage, V = Σ k [q_π + λ w / (w² + λ) (r − q)] / Σ k (Su et al. 2020): DM at λ = 0, DR as λ → ∞. */
+export const drOs: Ratio = [{ qe: 1, shrunk: 1 }, n]
+
+/**
+ * Matched replay, V = Σ k 1{a = a_e} r / Σ k 1{a = a_e} (Li et al. 2011, algorithm 2), a_e being the candidate's own draw.
+ * Unbiased only if the log chose with equal probabilities.
+ */
+export const matched: Ratio = [{ matchedR: 1 }, { matched: 1 }]
+
+/** The plain mean of what was logged, Σ k r / Σ k: what the bill says. */
+export const logged: Ratio = [{ r: 1 }, n]
+
+/** Σ a / Σ b over the groups that have rows, with its cluster-robust interval. */
+export const estimate = (sums: Sums, [numerator, denominator]: Ratio): Estimate =>
+  ratioOf(combine(sums, numerator), combine(sums, denominator), combine(sums, n))
+
+/** The same of columns by group; a group counts where `rows` is above 0. */
+export const ratioOf = (a: Float64Array, b: Float64Array, rows: Float64Array): Estimate => {
+  const sum = new RatioSum()
+  for (const [group, keep] of rows.entries()) if (keep > 0) sum.add(a[group] as number, b[group] as number)
+  return sum.close()
+}
+
+export const total = (column: Float64Array): number => column.reduce((sum, value) => sum + value, 0)
+
+/**
+ * Self-normalised DR, V = Σ k Σ_a π_e q / Σ k + Σ k w (r − q) / Σ k w (Thomas & Brunskill 2016, weighted DR of one step; Open
+ * Bandit Pipeline's SNDR): a sum of two ratios, its error by linearising both (Taylor; Cochran 1977, §6.3).
+ */
+export const sndr = (sums: Sums): Estimate => {
+  const [k, w] = [combine(sums, n), combine(sums, { w: 1 })]
+  const [q, rest] = [combine(sums, { qe: 1 }), combine(sums, { wr: 1, wq: -1 })]
+  const [base, correction] = [total(q) / total(k), total(rest) / total(w)]
+  const scale = total(k) / total(w)
+  const linear = k.map(
+    (keep, group) =>
+      (q[group] as number) - base * keep + scale * ((rest[group] as number) - correction * (w[group] as number)),
+  )
+  const { se, low, high, clusters } = ratioOf(linear, k, k)
+  const value = base + correction
+  return { value, se, low: value + low, high: value + high, clusters }
+}
+
+/** One logged row as the sums take it; `reward` is any outcome, whichever direction is good. */
 export type Row = {
-  /** Rows of one cluster follow each other and share this number. */
   readonly cluster: number
   /** 1/ρ: how many rows this one stands for, after sampling of telemetry and missing feedback. */
   readonly keepWeight: number
@@ -13,78 +100,27 @@ export type Row = {
   readonly weight: number
   /** q(x, a): the outcome model at the logged choice, fitted without this row's fold. */
   readonly fitted: number
-  /** Σ_a π_e(a|x) q(x, a). */
+  /** Σ_a π_e(a|x) q(x, a), and Σ_a π_b(a|x) q(x, a). */
   readonly fittedCandidate: number
-  /** Σ_a π_b(a|x) q(x, a). */
   readonly fittedProduction: number
-  /** Σ_a π_e(a|x) 1{π_b(a|x) = 0}: what the log cannot tell anything about. */
+  /** Σ_a π_e(a|x) 1{π_b(a|x) = 0}, and the same times q(x, a): what the log cannot tell, and what DR fills in there. */
   readonly unsupported: number
-  /** Σ_a π_e(a|x) 1{π_b(a|x) = 0} q(x, a): what DR fills in there. */
   readonly fittedUnsupported: number
 }
 
-/** A row's share in the sum above and the sum below the line. */
-export type Terms = readonly [numerator: number, denominator: number]
-export type Estimator = (row: Row) => Terms
-
-/** Inverse propensity scoring, V = Σ k w r / Σ k (Horvitz & Thompson 1952; Dudík, Langford & Li 2011, eq. 2). */
-export const ips: Estimator = (row) => [row.keepWeight * row.weight * row.reward, row.keepWeight]
-
-/** Self-normalised IPS, V = Σ k w r / Σ k w (Swaminathan & Joachims 2015, eq. 8). */
-export const snips: Estimator = (row) => [row.keepWeight * row.weight * row.reward, row.keepWeight * row.weight]
-
-/** Direct method, V = Σ k Σ_a π_e(a|x) q(x,a) / Σ k (Dudík et al. 2011, eq. 1). A projection: it never enters the gate. */
-export const dm: Estimator = (row) => [row.keepWeight * row.fittedCandidate, row.keepWeight]
-
-/** Doubly robust, V = Σ k [Σ_a π_e q + w (r − q)] / Σ k (Dudík et al. 2011, eq. 3; cross-fitted: Chernozhukov et al. 2018). */
-export const dr: Estimator = (row) => [
-  row.keepWeight * (row.fittedCandidate + row.weight * (row.reward - row.fitted)),
-  row.keepWeight,
-]
-
-/** Doubly robust value of the logged policy itself (w = 1): what production costs over its own draws, not only these. */
-export const drProduction: Estimator = (row) => [
-  row.keepWeight * (row.fittedProduction + (row.reward - row.fitted)),
-  row.keepWeight,
-]
-
-/**
- * Candidate − production, paired on the same rows: d = Σ_a (π_e − π_b) q + (w − 1)(r − q). A row decided alike under both
- * contributes exactly 0, so only what changes is uncertain.
- */
-export const drDifference: Estimator = (row) => [
-  row.keepWeight * (row.fittedCandidate - row.fittedProduction + (row.weight - 1) * (row.reward - row.fitted)),
-  row.keepWeight,
-]
-
-/** An estimator with every outcome that has no support replaced by `bound`: one end of the bounds of Manski 1990. */
-export const bounded =
-  (estimator: Estimator, bound: number): Estimator =>
-  (row) => {
-    const [supported, denominator] = estimator(row)
-    return [supported + row.keepWeight * (bound * row.unsupported - row.fittedUnsupported), denominator]
+/** The sums of rows in memory, a group for each cluster; a candidate without chance made the logged choice where w > 0. */
+export const sumsOfRows = (rows: readonly Row[]): Sums => {
+  const groupOf = new Map<number, number>()
+  for (const { cluster } of rows) if (!groupOf.has(cluster)) groupOf.set(cluster, groupOf.size)
+  const sums = new Float64Array(groupOf.size * termCount)
+  for (const row of rows) {
+    const { weight: w, unsupported: u, fitted: q, fittedCandidate: qe, fittedProduction: qb } = row
+    const weighing = { w, u, x: 0, xe: 0, isSame: w > 0 }
+    const base = (groupOf.get(row.cluster) ?? 0) * termCount
+    addTerms(sums, base, weighing, row.keepWeight, row.reward, q, qe, qb, row.fittedUnsupported)
   }
-
-/** DR on the part that has support, V = Σ k [dr − what is filled in] / Σ k (1 − u): what SNIPS estimates too. */
-export const drSupported: Estimator = (row) => [
-  dr(row)[0] - row.keepWeight * row.fittedUnsupported,
-  row.keepWeight * (1 - row.unsupported),
-]
-
-/**
- * The gap between the two linearised around their values (Taylor; Cochran 1977, §6.3): its mean is 0 and its standard error
- * that of DR − SNIPS, in which the noise that both share has gone. `supported` and `weight` are the mean denominators.
- */
-export const gap =
-  (drValue: number, snipsValue: number, supported: number, weight: number): Estimator =>
-  (row) => {
-    const [numerator, denominator] = drSupported(row)
-    const inDr = (numerator - drValue * denominator) / supported
-    return [inDr - (row.keepWeight * row.weight * (row.reward - snipsValue)) / weight, row.keepWeight]
-  }
-
-/** The plain mean of what was logged, Σ k r / Σ k: what the bill says. */
-export const logged: Estimator = (row) => [row.keepWeight * row.reward, row.keepWeight]
+  return { groups: groupOf.size, sums }
+}
 
 /** A value and its two-sided 95 % interval; `se` and the bounds are infinite while there are fewer than two clusters. */
 export type Estimate = {
@@ -146,27 +182,6 @@ export class RatioSum {
     const reach = studentQuantile(count - 1) * se
     return { value, se, low: value - reach, high: value + reach, clusters: count }
   }
-}
-
-/** Runs an estimator over rows whose clusters are contiguous. */
-export const accumulate = (rows: Iterable<Row>, estimator: Estimator): RatioSum => {
-  const sum = new RatioSum()
-  let cluster: number | null = null
-  let a = 0
-  let b = 0
-  for (const row of rows) {
-    if (row.cluster !== cluster && cluster !== null) {
-      sum.add(a, b)
-      a = 0
-      b = 0
-    }
-    cluster = row.cluster
-    const [numerator, denominator] = estimator(row)
-    a += numerator
-    b += denominator
-  }
-  if (cluster !== null) sum.add(a, b)
-  return sum
 }
 
 /** The 97.5 % quantile of the standard normal distribution. */

@@ -1,8 +1,15 @@
 // What a replay compares. A metric is data: how to read it off an outcome, which direction is better, and how to say it.
 import type { DecisionRecord, OutcomeStatus } from '../../router/policy/record.ts'
 
-export const metricNames = ['cost_usd', 'latency_ms', 'quality', 'failed', 'abandoned'] as const
+export const metricNames = ['cost_usd', 'latency_ms', 'ttft_ms', 'slow', 'quality', 'failed', 'abandoned'] as const
 export type MetricName = (typeof metricNames)[number]
+export const metricCount = metricNames.length
+
+/** What a metric may need to know besides the outcome. */
+export type Objective = {
+  /** The latency, in milliseconds, beyond which a request is slow; null when there is no such objective. */
+  readonly slowAboveMs: number | null
+}
 
 export type Metric = {
   readonly name: MetricName
@@ -10,8 +17,12 @@ export type Metric = {
   readonly better: 'lower' | 'higher'
   /** Whether the gate guards it even when it is not the goal. */
   readonly guards: boolean
+  /** The values it can have; null for amounts without a natural end. */
+  readonly range: readonly [number, number] | null
+  /** What the router predicts of it for every candidate, if it does. */
+  readonly predictedBy: 'cost_usd' | 'latency_ms' | 'ttft_ms' | null
   /** The outcome's value; NaN when it is not known. */
-  readonly read: (record: DecisionRecord) => number
+  readonly read: (record: DecisionRecord, objective: Objective) => number
   /** A value in the unit people think in. */
   readonly say: (value: number) => string
 }
@@ -28,45 +39,79 @@ const significant = (value: number): string => {
   return fixed(value, Math.min(digits, 10))
 }
 
+const sayMs = (ms: number): string => fixed(ms, Math.abs(ms) < 10 ? 1 : 0)
+const sayShare = (share: number): string => fixed(share * 100, 2)
+const amount = { better: 'lower', guards: false, range: null } as const
+const share = { better: 'lower', range: [0, 1], predictedBy: null, say: sayShare } as const
+
 export const metrics: Readonly<Record<MetricName, Metric>> = {
   cost_usd: {
+    ...amount,
     name: 'cost_usd',
     title: 'cost, $ per 1,000 requests',
-    better: 'lower',
-    guards: false,
+    predictedBy: 'cost_usd',
     read: ({ outcome }) => outcome?.cost_usd ?? Number.NaN,
     say: (usd) => significant(usd * 1000),
   },
   latency_ms: {
+    ...amount,
     name: 'latency_ms',
     title: 'mean latency, ms',
-    better: 'lower',
-    guards: false,
+    predictedBy: 'latency_ms',
     read: ({ outcome }) => outcome?.latency_ms ?? Number.NaN,
-    say: (ms) => fixed(ms, Math.abs(ms) < 10 ? 1 : 0),
+    say: sayMs,
+  },
+  ttft_ms: {
+    ...amount,
+    name: 'ttft_ms',
+    title: 'mean time to first token, ms',
+    predictedBy: 'ttft_ms',
+    read: ({ outcome }) => outcome?.ttft_ms ?? Number.NaN,
+    say: sayMs,
+  },
+  slow: {
+    ...share,
+    name: 'slow',
+    title: 'slower than the objective, %',
+    guards: false,
+    read: ({ outcome }, { slowAboveMs }) => {
+      const latencyMs = outcome?.latency_ms ?? null
+      return slowAboveMs === null || latencyMs === null ? Number.NaN : Number(latencyMs > slowAboveMs)
+    },
   },
   quality: {
     name: 'quality',
     title: 'quality, 0 to 1',
     better: 'higher',
     guards: true,
+    range: [0, 1],
+    predictedBy: null,
     read: ({ outcome }) => outcome?.quality ?? Number.NaN,
     say: (quality) => fixed(quality, 3),
   },
   failed: {
+    ...share,
     name: 'failed',
     title: 'failed requests, %',
-    better: 'lower',
     guards: true,
     read: ({ outcome }) => (outcome ? Number(failures.has(outcome.status)) : Number.NaN),
-    say: (share) => fixed(share * 100, 2),
   },
   abandoned: {
+    ...share,
     name: 'abandoned',
     title: 'given up by the client, %',
-    better: 'lower',
     guards: true,
     read: ({ outcome }) => (outcome ? Number(outcome.status === 'client-abort') : Number.NaN),
-    say: (share) => fixed(share * 100, 2),
   },
 }
+
+/** Amounts whose distribution is looked at besides their mean, and by what they are multiplied to lie on the scale of bins. */
+export const spreadMetrics = [
+  { metric: 'latency_ms', scale: 1 },
+  { metric: 'ttft_ms', scale: 1 },
+  { metric: 'cost_usd', scale: 1e6 },
+] as const satisfies readonly { readonly metric: MetricName; readonly scale: number }[]
+
+/** Whether the request would have taken longer had nobody and nothing ended it: its latency is only a lower bound. */
+export const isCutShort = ({ outcome }: DecisionRecord): boolean =>
+  outcome !== undefined && (outcome.status === 'client-abort' || /timeout/i.test(outcome.error_type ?? ''))

@@ -1,8 +1,7 @@
 // The outcome model q(x, a) behind DM and DR: what a model's answer to a request like this one tends to cost, take or be
-// worth. It is a shrunken (segment × model) mean, fitted five times, each time without one fold of sessions, so that no
+// worth. It is a shrunken (segment × model) mean, fitted five times, each time without one fold of clusters, so that no
 // row helps to predict itself. DR is unbiased whatever q says; a better q only makes the interval shorter.
-
-export const foldCount = 5
+import { type CellTable, cellsOf, foldCount } from './outcome-cells.ts'
 
 /**
  * How many rows' worth of doubt a cell starts with: an effect seen on n rows counts n / (n + 10). Segment cells with ten
@@ -10,80 +9,85 @@ export const foldCount = 5
  */
 const priorRows = 10
 
-/** Rows of the log as columns; `reward` is NaN where the outcome is missing. */
-export type Sample = {
-  readonly reward: Float64Array
-  readonly keepWeight: Float64Array
-  readonly fold: Uint8Array
-  /** The logged choice, as an index of a model. */
-  readonly arm: Int32Array
-  readonly armCount: number
-  readonly segmentations: readonly Segmentation[]
+/** How many of each there are. */
+export type Extent = { readonly arms: number; readonly octaves: number; readonly kinds: number }
+
+/** The expected outcome of a request of this cell, had `arm` been chosen; fitted without `fold`. */
+export type OutcomeModel = (fold: number, arm: number, octave: number, kind: number) => number
+
+/** The effects of a fit without one fold: the mean, what each arm adds to it, and what each segmentation adds to that. */
+type Effects = {
+  mean: number
+  readonly byArm: Float64Array
+  readonly byOctave: Float64Array
+  readonly byKind: Float64Array
 }
-
-/** A way to divide requests: each row's segment, as an index below `count`. */
-export type Segmentation = { readonly segment: Int32Array; readonly count: number }
-
-/** The expected outcome of a row's request, had `arm` been chosen; fitted without the row's own fold. */
-export type OutcomeModel = (row: number, arm: number) => number
-
-/** One step of the fit: the effect of each (segment, model) cell, per left-out fold. */
-type Level = { readonly segmentation: Segmentation | null; readonly byArm: boolean; readonly effects: Float64Array[] }
 
 /**
- * Fits, in turn, the overall mean, what each model adds to it, and what each segmentation of the model's requests adds to
- * that; each step explains the rest of the one before and is shrunken towards zero (Efron & Morris 1975), so that a cell
- * never seen falls back on its model, and a model never seen on the mean.
+ * Fits, in turn, the overall mean, what each model adds to it, and what each segmentation of the model's requests — by input
+ * length in octaves, which drives cost and latency, and by tier and category, which drive quality — adds to that; each step
+ * explains the rest of the one before and is shrunken towards zero (Efron & Morris 1975), so that a cell never seen falls
+ * back on its model, and a model never seen on the mean. `metric` is its index in the table.
  */
-export const fitOutcomeModel = (sample: Sample): OutcomeModel => {
-  const levels: Level[] = []
-  const predict = (fold: number, row: number, arm: number): number => {
-    let q = 0
-    for (const level of levels) q += level.effects[fold]?.[cellOf(level, row, arm)] ?? 0
-    return q
+export const fitOutcomeModel = (table: CellTable, metric: number, extent: Extent): OutcomeModel => {
+  const fits = Array.from({ length: foldCount }, (_, out) => fitWithout(table, metric, extent, out))
+  const { octaves, kinds } = extent
+  return (fold, arm, octave, kind) => {
+    const { mean, byArm, byOctave, byKind } = fits[fold] as Effects
+    return (
+      mean +
+      (byArm[arm] as number) +
+      (byOctave[arm * octaves + octave] as number) +
+      (byKind[arm * kinds + kind] as number)
+    )
   }
-  levels.push(fitLevel(sample, null, false, predict))
-  levels.push(fitLevel(sample, null, true, predict))
-  for (const segmentation of sample.segmentations) levels.push(fitLevel(sample, segmentation, true, predict))
-  return (row, arm) => predict(sample.fold[row] ?? 0, row, arm)
 }
 
-const cellOf = ({ segmentation, byArm }: Omit<Level, 'effects'>, row: number, arm: number): number =>
-  (byArm ? arm : 0) * (segmentation?.count ?? 1) + (segmentation?.segment[row] ?? 0)
+const fitWithout = (table: CellTable, metric: number, { arms, octaves, kinds }: Extent, out: number): Effects => {
+  const effects: Effects = {
+    mean: 0,
+    byArm: new Float64Array(arms),
+    byOctave: new Float64Array(arms * octaves),
+    byKind: new Float64Array(arms * kinds),
+  }
+  const arm = (cell: number) => table.arm[cell] as number
+  const octave = (cell: number) => arm(cell) * octaves + (table.octave[cell] as number)
+  const kind = (cell: number) => arm(cell) * kinds + (table.kind[cell] as number)
+  const predict = (cell: number): number =>
+    effects.mean +
+    (effects.byArm[arm(cell)] as number) +
+    (effects.byOctave[octave(cell)] as number) +
+    (effects.byKind[kind(cell)] as number)
+  const fit = (place: (cell: number) => number, size: number, prior: number) =>
+    fitLevel(table, metric, out, predict, place, size, prior)
+  effects.mean = fit(() => 0, 1, 0)[0] as number
+  effects.byArm.set(fit(arm, arms, priorRows))
+  effects.byOctave.set(fit(octave, arms * octaves, priorRows))
+  effects.byKind.set(fit(kind, arms * kinds, priorRows))
+  return effects
+}
 
+/** The shrunken mean of what is left to explain, by place. */
 const fitLevel = (
-  sample: Sample,
-  segmentation: Segmentation | null,
-  byArm: boolean,
-  predict: (fold: number, row: number, arm: number) => number,
-): Level => {
-  const cells = (byArm ? sample.armCount : 1) * (segmentation?.count ?? 1)
-  const empty = () => Array.from({ length: foldCount }, () => new Float64Array(cells))
-  const [sums, weights, counts] = [empty(), empty(), empty()]
-  const { reward, keepWeight, fold, arm } = sample
-  for (let row = 0; row < reward.length; row++) {
-    const r = reward[row] ?? Number.NaN
-    if (Number.isNaN(r)) continue
-    const a = arm[row] ?? 0
-    const k = keepWeight[row] ?? 0
-    const cell = cellOf({ segmentation, byArm }, row, a)
-    for (let out = 0; out < foldCount; out++) {
-      if (out === fold[row]) continue
-      add(sums[out], cell, k * (r - predict(out, row, a)))
-      add(weights[out], cell, k)
-      add(counts[out], cell, 1)
-    }
+  table: CellTable,
+  metric: number,
+  out: number,
+  predict: (cell: number) => number,
+  place: (cell: number) => number,
+  size: number,
+  prior: number,
+): Float64Array => {
+  const cells = cellsOf(table, metric)
+  const [sums, weights, rows] = [new Float64Array(size), new Float64Array(size), new Float64Array(size)]
+  for (let cell = 0; cell < table.count; cell++) {
+    if (table.fold[cell] === out || cells.rows(cell) === 0) continue
+    const at = place(cell)
+    sums[at] = (sums[at] as number) + cells.sum(cell) - predict(cell) * cells.weight(cell)
+    weights[at] = (weights[at] as number) + cells.weight(cell)
+    rows[at] = (rows[at] as number) + cells.rows(cell)
   }
-  const prior = byArm ? priorRows : 0
-  const effects = sums.map((sum, out) =>
-    sum.map((total, cell) => {
-      const count = counts[out]?.[cell] ?? 0
-      return count === 0 ? 0 : (total / (weights[out]?.[cell] ?? 1)) * (count / (count + prior))
-    }),
-  )
-  return { segmentation, byArm, effects }
-}
-
-const add = (column: Float64Array | undefined, at: number, amount: number): void => {
-  if (column) column[at] = (column[at] ?? 0) + amount
+  return sums.map((sum, at) => {
+    const seen = rows[at] as number
+    return seen === 0 ? 0 : (sum / (weights[at] as number)) * (seen / (seen + prior))
+  })
 }

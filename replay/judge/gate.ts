@@ -4,7 +4,7 @@
 import type { Diagnostics } from '../estimate/diagnostics.ts'
 import type { MetricResult } from '../estimate/evaluate.ts'
 import { type MetricName, metrics } from '../estimate/metrics.ts'
-import type { Impossible } from '../redecide/columns.ts'
+import type { Impossible } from '../redecide/survey.ts'
 import type { CauseGroup, Verification } from '../redecide/verify.ts'
 
 /** Effective sample sizes: below the first no estimate is shown as evidence, below the second none can decide. */
@@ -87,7 +87,7 @@ export type Evidence = {
   readonly trustPropensities: boolean
   /** Set by a person who vouches that requests without an outcome are like those with one. */
   readonly missingAtRandom: boolean
-  readonly impossible: readonly Impossible[]
+  readonly impossible: { readonly count: number; readonly examples: readonly Impossible[] }
   readonly diagnostics: Diagnostics
   readonly metrics: readonly MetricResult[]
   /** The share of rows that the candidate decides otherwise, and what such a choice is predicted to cost. */

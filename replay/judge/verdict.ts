@@ -61,8 +61,8 @@ const refusalsOf = (evidence: Evidence, gate: readonly GatePart[]): Refusal[] =>
   if (differing > 0) refusals.push({ kind: 'fidelity', differing, records, groups })
   if (unverifiable > 0 && !evidence.trustPropensities)
     refusals.push({ kind: 'unverifiable', count: unverifiable, records, groups })
-  if (impossible[0])
-    refusals.push({ kind: 'impossible-probabilities', count: impossible.length, example: impossible[0] })
+  const [example] = impossible.examples
+  if (example) refusals.push({ kind: 'impossible-probabilities', count: impossible.count, example })
   if (rows === 0) return [...refusals, { kind: 'no-rows' }]
   const { mass } = diagnostics.unsupported
   const hasSupport = mass <= unsupportedMassMax

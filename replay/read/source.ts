@@ -1,16 +1,24 @@
-// Where records come from: an NDJSON file or a ClickHouse server, as the same stream of checked records. A line that is not
-// a record stops everything: a replay that silently left rows out would be a replay of other traffic.
+// Where records come from: an NDJSON file or a ClickHouse server, as the same stream of checked records in batches. A line
+// that is not a record stops everything: a replay that silently left rows out would be a replay of other traffic. ClickHouse
+// is read in slices of time, each one answer in Native format whose bytes a worker can turn into records by itself.
 import { createReadStream } from 'node:fs'
 import { open } from 'node:fs/promises'
 import { type ClickHouseClient, ClickHouseLogLevel, createClient } from '@clickhouse/client'
-import { type DecisionRecord, decisionRecordSchema } from '../../router/policy/record.ts'
-import { issueText } from '../../router/policy/yaml.ts'
+import type { DecisionRecord } from '../../router/policy/record.ts'
 import type { LoggedPolicy } from '../redecide/verify.ts'
+import { parseRecord, SourceError } from './parse.ts'
+import { recordColumns, recordsOf } from './rows.ts'
+
+export { SourceError }
 
 const lineBytesMax = 1 << 20
 const byteOrderMark = /^\uFEFF/
-const problemsShownMax = 5
 const requestTimeoutMs = 300_000
+/** Records in a batch: few enough to be forgotten while they are young, which halves the work of the collector of garbage. */
+const batchRecords = 512
+/** Rows of a slice, as long as they do not share one moment. */
+const sliceRows = 65_536
+const sliceBytesMax = 2 ** 30
 
 /** Which records: by time (ISO 8601; from inclusive, to exclusive) and by logged policy, by name or by hash or its start. */
 export type Selection = { readonly from?: string; readonly to?: string; readonly against?: string }
@@ -20,42 +28,22 @@ export type Source = {
   /** How much there is to read, in the unit that `records` reports progress in; null when not known. */
   readonly size: () => Promise<number | null>
   readonly records: (onProgress?: (done: number) => void) => AsyncIterable<DecisionRecord>
+  /** The same records, some thousands at a time. */
+  readonly batches: (onProgress?: (done: number) => void) => AsyncIterable<readonly DecisionRecord[]>
+  /** The same, not yet decoded: `recordsOf(slice.bytes)` are the records. Null where records are lines. */
+  readonly slices: (() => AsyncIterable<Slice>) | null
+  /** Asks the server about the same records, `selected` in SQL being their condition; null where there is none to ask. */
+  readonly ask: (<Row>(sql: (selected: string) => string) => Promise<Row[]>) | null
   readonly policies: () => Promise<LoggedPolicy[]>
   readonly close: () => Promise<void>
 }
 
-/** The input could not be read as decision records. */
-export class SourceError extends Error {
-  readonly code: 'record-invalid' | 'source-unreadable' | 'source-empty'
-  constructor(code: SourceError['code'], message: string) {
-    super(message)
-    this.code = code
-  }
-}
+/** Some of the rows of a ClickHouse source, in a buffer of their own; `rows` still counts rows that replace one another. */
+export type Slice = { readonly bytes: ArrayBuffer; readonly rows: number }
 
 /** Opens a ClickHouse URL or an NDJSON file. */
 export const openSource = (where: string, selection: Selection = {}): Source =>
   /^https?:\/\//.test(where) ? clickhouseSource(where, selection) : fileSource(where, selection)
-
-const parseRecord = (line: string, where: string, readBefore: number): DecisionRecord => {
-  const fail = (problem: string): never => {
-    throw new SourceError(
-      'record-invalid',
-      `reading decision records: ${where}: ${problem} (${readBefore} good records before it; nothing was computed)`,
-    )
-  }
-  let input: unknown
-  try {
-    input = JSON.parse(line)
-  } catch (error) {
-    return fail(`not JSON: ${(error as Error).message}`)
-  }
-  const result = decisionRecordSchema.safeParse(input)
-  if (result.success) return result.data
-  const issues = result.error.issues.slice(0, problemsShownMax).map((issue) => issueText(issue, input))
-  const more = result.error.issues.length - issues.length
-  return fail(issues.join('; ') + (more > 0 ? `; and ${more} more` : ''))
-}
 
 const isSelected = ({ time, policy }: DecisionRecord, { from, to, against }: Selection): boolean => {
   const at = Date.parse(time)
@@ -73,32 +61,64 @@ const isHash = (hash: string, wanted: string): boolean => {
   return digits.length >= hashLengthMin && hash.replace(hashPrefix, '').startsWith(digits)
 }
 
-const fileSource = (path: string, selection: Selection): Source => ({
-  name: path,
-  size: async () => {
-    const file = await openFile(path)
-    try {
-      return (await file.stat()).size
-    } finally {
-      await file.close()
-    }
-  },
-  records: async function* (onProgress) {
-    await (await openFile(path)).close()
-    let number = 0
-    let good = 0
-    for await (const { line, bytesRead } of lines(path)) {
-      number++
-      if (line.trim() === '') continue
-      const record = parseRecord(number === 1 ? line.replace(byteOrderMark, '') : line, `${path} line ${number}`, good)
-      good++
-      onProgress?.(bytesRead)
-      if (isSelected(record, selection)) yield record
-    }
-  },
-  policies: async () => [],
-  close: async () => {},
-})
+function* batched(records: Iterable<DecisionRecord>): Generator<readonly DecisionRecord[]> {
+  let batch: DecisionRecord[] = []
+  for (const record of records) {
+    batch.push(record)
+    if (batch.length < batchRecords) continue
+    yield batch
+    batch = []
+  }
+  if (batch.length > 0) yield batch
+}
+
+async function* flattened(batches: AsyncIterable<readonly DecisionRecord[]>): AsyncGenerator<DecisionRecord> {
+  for await (const batch of batches) yield* batch
+}
+
+const fileSource = (path: string, selection: Selection): Source => {
+  const batches: Source['batches'] = (onProgress) => fileBatches(path, selection, onProgress)
+  return {
+    name: path,
+    size: async () => {
+      const file = await openFile(path)
+      try {
+        return (await file.stat()).size
+      } finally {
+        await file.close()
+      }
+    },
+    batches,
+    records: (onProgress) => flattened(batches(onProgress)),
+    slices: null,
+    ask: null,
+    policies: async () => [],
+    close: async () => {},
+  }
+}
+
+async function* fileBatches(
+  path: string,
+  selection: Selection,
+  onProgress?: (done: number) => void,
+): AsyncGenerator<readonly DecisionRecord[]> {
+  await (await openFile(path)).close()
+  let number = 0
+  let good = 0
+  let batch: DecisionRecord[] = []
+  for await (const { line, bytesRead } of lines(path)) {
+    number++
+    if (line.trim() === '') continue
+    const record = parseRecord(number === 1 ? line.replace(byteOrderMark, '') : line, `${path} line ${number}`, good)
+    good++
+    if (isSelected(record, selection)) batch.push(record)
+    if (good % batchRecords !== 0) continue
+    onProgress?.(bytesRead)
+    yield batch
+    batch = []
+  }
+  yield batch
+}
 
 const unreadable = (path: string, problem: string): SourceError =>
   new SourceError('source-unreadable', `reading decision records: cannot open ${path}: ${problem}`)
@@ -154,51 +174,99 @@ const conditions = ({ from, to, against }: Selection): string =>
       : `AND (policy_name = {against: String} OR (length({digits: String}) >= ${hashLengthMin} AND startsWith(replaceOne(policy_hash, '${hashPrefix}', ''), {digits: String})))`,
   ].join(' ')
 
+/** Rows that are records: those without one are spans of something else. */
+const isRecord = "(irregular IS NULL OR irregular != '')"
+
 const clickhouseSource = (url: string, selection: Selection): Source => {
   const client = createClient({ url, request_timeout: requestTimeoutMs, log: { level: ClickHouseLogLevel.OFF } })
-  const query = {
-    query_params: { ...selection, digits: selection.against?.replace(hashPrefix, '') ?? '' },
-    format: 'JSONEachRow' as const,
+  const query_params = { ...selection, digits: selection.against?.replace(hashPrefix, '') ?? '' }
+  const ask = <T>(query: string) => answer<T>(client, url, { query_params, query })
+  const slices = async function* (): AsyncGenerator<Slice> {
+    const starts = await ask<{ start: string; end: string; rows: number }>(startsSql(conditions(selection)))
+    const read = async ({ start, end, rows }: (typeof starts)[number]): Promise<Slice> => {
+      const query = sliceSql(conditions(selection))
+      return { bytes: await bytesOf(client, url, { query, query_params: { ...query_params, start, end } }), rows }
+    }
+    // The next slice is made while this one is used.
+    let next = starts[0] && read(starts[0])
+    for (const [at] of starts.entries()) {
+      const slice = await next
+      next = starts[at + 1] && read(starts[at + 1] as (typeof starts)[number])
+      next?.catch(() => {})
+      if (slice) yield slice
+    }
   }
-  const where = `WHERE record != '' ${conditions(selection)}`
-  const ask = <T>(sql: string) => answer<T>(client, url, { ...query, query: sql })
+  const batches = async function* (onProgress?: (done: number) => void): AsyncGenerator<readonly DecisionRecord[]> {
+    let done = 0
+    for await (const { bytes, rows } of slices()) {
+      yield* batched(recordsOf(bytes))
+      done += rows
+      onProgress?.(done)
+    }
+  }
   return {
     name: url,
     size: async () => {
       const [row] = await ask<{ count: string }>(
-        `SELECT toString(count()) AS count FROM otel.routing_decisions FINAL ${where}`,
+        `SELECT toString(count()) AS count FROM otel.routing_decisions FINAL WHERE ${isRecord} ${conditions(selection)}`,
       )
       return Number(row?.count ?? 0)
     },
-    records: async function* (onProgress) {
-      const result = await request(url, () =>
-        client.query({
-          ...query,
-          query: `SELECT d.record AS record, f.score AS quality
-            FROM (SELECT decision_id, decision_time, record FROM otel.routing_decisions FINAL ${where}) AS d
-            LEFT JOIN (SELECT decision_id, toNullable(score) AS score FROM otel.feedback FINAL WHERE name = 'quality') AS f
-            ON d.decision_id = f.decision_id ORDER BY d.decision_time, d.decision_id`,
-        }),
-      )
-      let good = 0
-      for await (const batch of result.stream<{ record: string; quality: number | null }>())
-        for (const row of batch) {
-          const { record, quality } = row.json<{ record: string; quality: number | null }>()
-          const parsed = parseRecord(record, `${url} row ${good + 1} of otel.routing_decisions`, good)
-          good++
-          onProgress?.(good)
-          yield withQuality(parsed, quality)
-        }
-    },
+    batches,
+    records: (onProgress) => flattened(batches(onProgress)),
+    slices,
+    ask: (sql) => ask(sql(`${isRecord} ${conditions(selection)}`)),
     policies: () => ask<LoggedPolicy>('SELECT hash, name, source FROM otel.policies FINAL'),
     close: () => client.close(),
   }
 }
 
-const withQuality = (record: DecisionRecord, quality: number | null): DecisionRecord =>
-  quality === null || !record.outcome
-    ? record
-    : { ...record, outcome: { ...record.outcome, quality: Math.min(1, Math.max(0, quality)) } }
+/** Where slices of about equally many rows begin and end, from the times alone. */
+const startsSql = (where: string): string => `
+  WITH (SELECT arraySort(groupArray(decision_time)) FROM otel.routing_decisions WHERE 1 ${where}) AS times,
+    arrayDistinct(arrayMap(at -> times[at], range(1, length(times) + 1, ${sliceRows}))) AS starts
+  SELECT toString(start) AS start, if(at = length(starts), '2262-04-11 00:00:00', toString(starts[at + 1])) AS end,
+    toFloat64(least(${sliceRows}, length(times) - (at - 1) * ${sliceRows})) AS rows
+  FROM (SELECT 1) ARRAY JOIN starts AS start, arrayEnumerate(starts) AS at ORDER BY at`
+
+/** Feedback is looked up for the decisions of the slice only: all of it, once for each slice, would grow as the square of the log. */
+const sliceSql = (where: string): string => {
+  const within = `decision_time >= toDateTime64({start: String}, 9) AND decision_time < toDateTime64({end: String}, 9) ${where}`
+  return `
+    SELECT d.*, f.quality AS quality
+    FROM (
+      SELECT ${recordColumns.join(', ')} FROM otel.routing_decisions FINAL WHERE ${isRecord} AND ${within}
+    ) AS d
+    LEFT JOIN (
+      SELECT toString(decision_id) AS judged, toNullable(score) AS quality FROM otel.feedback FINAL
+      WHERE name = 'quality' AND decision_id IN (SELECT decision_id FROM otel.routing_decisions WHERE ${within})
+    ) AS f ON d.id = f.judged
+    FORMAT Native`
+}
+
+/** The whole answer to a query in a buffer of its own. */
+const bytesOf = (
+  client: ClickHouseClient,
+  url: string,
+  query: Parameters<ClickHouseClient['exec']>[0],
+): Promise<ArrayBuffer> =>
+  request(url, async () => {
+    const { stream } = await client.exec({ ...query, clickhouse_settings: { wait_end_of_query: 1 } })
+    const chunks: Buffer[] = []
+    let length = 0
+    for await (const chunk of stream as AsyncIterable<Buffer>) {
+      chunks.push(chunk)
+      length += chunk.length
+      if (length > sliceBytesMax) throw new Error(`a slice of the decisions is longer than ${sliceBytesMax} bytes`)
+    }
+    const bytes = new Uint8Array(length)
+    let at = 0
+    for (const chunk of chunks) {
+      bytes.set(chunk, at)
+      at += chunk.length
+    }
+    return bytes.buffer
+  })
 
 const answer = async <T>(
   client: ClickHouseClient,

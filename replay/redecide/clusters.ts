@@ -1,7 +1,10 @@
 // Which rows one draw may have decided together. A policy draws per request, session, user or tenant, and says so in its
 // own text; two rows that share such a key are not two pieces of evidence. Keys overlap (a user has sessions, a session
-// may change its tenant), so a cluster is whatever is linked by a chain of shared keys.
+// may change its tenant), so a cluster is whatever is linked by a chain of shared keys. Its identity is the least hash of
+// its keys: the same in any order of the rows. Keys are kept as hashes, 16 bytes each, whatever their texts.
+import { draw } from '../../router/policy/chance.ts'
 import type { DecisionRecord } from '../../router/policy/record.ts'
+import { hashSet } from './hash-set.ts'
 import type { LoggedPolicy } from './verify.ts'
 
 export const clusterKeys = ['session', 'user', 'tenant'] as const
@@ -9,22 +12,25 @@ export type ClusterKey = (typeof clusterKeys)[number]
 
 /** Deeper than any policy may nest its rules and splits. */
 const nestingMax = 16
+/** How many groups the sums are kept for. Up to this many clusters each is a group; more are dealt to them by their hash. */
+export const groupsMax = 4096
 
 /**
- * The keys by which rows belong together: the session always, since its turns are alike; every key that a logged policy
- * draws by; and the user where a policy's text is not at hand.
+ * The keys by which the rows of one policy belong together: the session always, since its turns are alike; every key that
+ * the policy draws by; and the user where its text is not at hand.
  */
+const keysOf = (source: string | undefined): readonly ClusterKey[] => {
+  const found = drawKeys(source) ?? new Set(['user'])
+  return clusterKeys.filter((key) => key === 'session' || found.has(key))
+}
+
+/** The same for each of several policies, by their hashes. */
 export const clusterKeysOf = (
-  records: Iterable<DecisionRecord>,
+  hashes: Iterable<string>,
   policies: Iterable<LoggedPolicy>,
-): readonly ClusterKey[] => {
+): ReadonlyMap<string, readonly ClusterKey[]> => {
   const sources = new Map(Array.from(policies, ({ hash, source }) => [hash, source] as const))
-  const found = new Set<string>(['session'])
-  for (const hash of new Set(Array.from(records, ({ policy }) => policy.hash))) {
-    const keys = drawKeys(sources.get(hash))
-    for (const key of keys ?? ['user']) found.add(key)
-  }
-  return clusterKeys.filter((key) => found.has(key))
+  return new Map(Array.from(hashes, (hash) => [hash, keysOf(sources.get(hash))]))
 }
 
 /** Every `per` of a policy; null when the text is absent or cannot be read. */
@@ -58,39 +64,98 @@ const collect = (text: Text | null | undefined, keys: Set<string>, depth: number
 const keyOf = (record: DecisionRecord, key: ClusterKey): string =>
   key === 'session' ? record.session : record.request[key]
 
-/**
- * Each record's cluster, numbered in the order of first appearance: the connected components of records and their keys.
- * An empty key links nothing. A cluster is named after the least of its members' sessions and ids, whatever their order.
- */
-export const clustersOf = (records: readonly DecisionRecord[], keys: readonly ClusterKey[]) => {
-  const parent = Int32Array.from(records, (_, row) => row)
-  const rootOf = (row: number): number => {
-    let at = row
-    while (parent[at] !== at) {
-      parent[at] = parent[parent[at] ?? at] ?? at
-      at = parent[at] ?? at
-    }
-    return at
-  }
-  for (const key of keys) {
-    const first = new Map<string, number>()
-    for (const [row, record] of records.entries()) {
-      const value = keyOf(record, key)
-      if (value === '') continue
-      const other = first.get(value)
-      if (other === undefined) first.set(value, row)
-      else parent[rootOf(row)] = rootOf(other)
-    }
-  }
-  const numbers = new Map<number, number>()
-  const names: string[] = []
-  const cluster = Int32Array.from(records, ({ session, id }, row) => {
-    const root = rootOf(row)
-    const number = numbers.get(root) ?? numbers.size
-    numbers.set(root, number)
-    const name = session || id
-    if (names[number] === undefined || name < names[number]) names[number] = name
-    return number
-  })
-  return { cluster, names, count: names.length }
+const hashRange = 2 ** 53
+const hashOf = (kind: string, value: string): number => draw(value, kind, 'cluster') * hashRange
+
+/** Where each row belongs; plain data, so that a worker thread can be handed it. */
+export type Clusters = {
+  /** By what rows belong together, over all policies. */
+  readonly keys: readonly ClusterKey[]
+  /** The same by the hash of the policy that decided. */
+  readonly keysOfPolicy: ReadonlyMap<string, readonly ClusterKey[]>
+  readonly count: number
+  readonly groupCount: number
+  /** Hash of a key → hash of its cluster, where these differ. */
+  readonly rootOf: ReadonlyMap<number, number>
+  /** Hash of a cluster → its group; null when clusters are dealt by their hash. */
+  readonly groupOf: ReadonlyMap<number, number> | null
 }
+
+/** Collects the clusters of a log, record by record; `policies` are those that decided, as far as their texts are known. */
+export const startClusters = (policies: Iterable<LoggedPolicy>) => {
+  const sources = new Map(Array.from(policies, ({ hash, source }) => [hash, source] as const))
+  const keysOfPolicy = new Map<string, readonly ClusterKey[]>()
+  const seen = hashSet()
+  const parents = new Map<number, number>()
+  const link = (one: number, other: number): void => {
+    const [a, b] = [leaderOf(parents, one), leaderOf(parents, other)]
+    // The least hash leads, so that the leader does not depend on the order of the rows.
+    parents.set(Math.max(a, b), Math.min(a, b))
+    parents.set(Math.min(a, b), Math.min(a, b))
+  }
+  /** Gives the row's place as far as it is known yet: final where no other row links it to another cluster. */
+  const add = (record: DecisionRecord): number => {
+    const { hash } = record.policy
+    const keys = keysOfPolicy.get(hash) ?? keysOf(sources.get(hash))
+    keysOfPolicy.set(hash, keys)
+    const first = firstHash(record, keys)
+    seen.add(first)
+    if (keys.length > 1)
+      for (const key of keys) {
+        const value = keyOf(record, key)
+        if (value !== '') link(first, hashOf(key, value))
+      }
+    return first
+  }
+  const close = (): Clusters => {
+    const rootOf = new Map<number, number>()
+    for (const hash of parents.keys()) {
+      const root = leaderOf(parents, hash)
+      if (root !== hash) rootOf.set(hash, root)
+    }
+    const roots = hashSet()
+    for (const hash of seen.values()) roots.add(rootOf.get(hash) ?? hash)
+    const count = roots.size()
+    const named = count > groupsMax ? null : roots.values().sort()
+    return {
+      keys: clusterKeys.filter(
+        (key) => key === 'session' || [...keysOfPolicy.values()].some((keys) => keys.includes(key)),
+      ),
+      keysOfPolicy,
+      count,
+      groupCount: Math.min(count, groupsMax),
+      rootOf,
+      groupOf: named && new Map(Array.from(named, (root, at) => [root, at])),
+    }
+  }
+  return { add, close }
+}
+
+/** Walks up, halving the path on the way (Tarjan & van Leeuwen 1984). */
+const leaderOf = (parents: Map<number, number>, hash: number): number => {
+  let at = hash
+  for (let up = parents.get(at); up !== undefined && up !== at; up = parents.get(at)) {
+    const above = parents.get(up) ?? up
+    parents.set(at, above)
+    at = above
+  }
+  return at
+}
+
+const firstHash = (record: DecisionRecord, keys: readonly ClusterKey[]): number => {
+  for (const key of keys) {
+    const value = keyOf(record, key)
+    if (value !== '') return hashOf(key, value)
+  }
+  return hashOf('id', record.id)
+}
+
+/** The cluster of a record: a whole number below 2^53. */
+export const clusterOf = ({ keysOfPolicy, rootOf }: Clusters, record: DecisionRecord): number => {
+  const hash = firstHash(record, keysOfPolicy.get(record.policy.hash) ?? ['session'])
+  return rootOf.get(hash) ?? hash
+}
+
+/** The group of a cluster. */
+export const groupOfCluster = ({ groupOf, groupCount }: Clusters, cluster: number): number =>
+  groupOf ? (groupOf.get(cluster) ?? 0) : cluster % groupCount

@@ -118,7 +118,7 @@ const agreement = (replay: Replay): Check[] =>
 
 const missing = ({ metrics: results, rows: all, options }: Replay): Check[] =>
   results
-    .filter(({ missing: absent }) => absent > 0)
+    .filter(({ missing: absent, rows }) => absent > 0 && rows > 0)
     .map(({ metric, missing: absent, missingShare, missingUnder, bounds }) => ({
       name: 'missing outcomes',
       found:

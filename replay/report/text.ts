@@ -4,6 +4,15 @@ import { styleText } from 'node:util'
 import { metrics } from '../estimate/metrics.ts'
 import type { Verification } from '../redecide/verify.ts'
 import type { Replay } from '../run.ts'
+import {
+  bySensitivity,
+  detailOf,
+  figuresOf,
+  quantileName,
+  segmentName,
+  sensitivityText,
+  worstSegments,
+} from './cells.ts'
 import { checksOf } from './checks.ts'
 import {
   armName,
@@ -11,8 +20,8 @@ import {
   count,
   differenceText,
   duration,
-  figuresOf,
   findingText,
+  intervalText,
   isShown,
   percent,
   plain,
@@ -21,11 +30,13 @@ import {
   reproducedShare,
   shortHash,
   shownFindings,
+  signed,
   verdictSentence,
 } from './words.ts'
 
 const barWidth = 40
 const movesShown = 5
+const segmentsShown = 3
 const lineWidth = 100
 
 export type TextOptions = { readonly colour: boolean }
@@ -65,7 +76,7 @@ export const reportText = (replay: Replay, options: TextOptions): string => {
   const sections = [
     paint(verdictStyle[replay.verdict.kind], wrap(safe(verdictSentence(replay)), '')),
     subject(replay),
-    ...(replay.rows > 0 ? [evidence(replay, paint), table(replay, paint), moves(replay)] : []),
+    ...(replay.rows > 0 ? [evidence(replay, paint), table(replay, paint), detail(replay, paint), moves(replay)] : []),
     checks(replay, paint),
     conditions(replay, paint),
     remedies(replay),
@@ -111,15 +122,55 @@ const table = (replay: Replay, paint: Paint): string => {
     const { production, candidate, difference, interval, relative } = figuresOf(replay, result)
     return [metrics[result.metric].title, production, candidate, difference, interval, relative]
   })
+  const logged = results.map(({ metric, logged: mean }) => `${plain[metric]} ${metrics[metric].say(mean.value)}`)
   const header = ['per request', 'production', 'candidate', 'difference', '95 % interval', '']
+  return [aligned(header, rows, paint), paint('dim', wrap(`as logged: ${logged.join(' · ')}`, '  '))].join('\n')
+}
+
+/** Columns as wide as their widest cell, the first to the left and the others to the right. */
+const aligned = (header: readonly string[], rows: readonly (readonly string[])[], paint: Paint): string => {
   const widths = header.map((title, at) => Math.max(...[header, ...rows].map((row) => (row[at] ?? title).length)))
   const line = (cells: readonly string[]) =>
     cells
       .map((cell, at) => (at === 0 ? cell.padEnd(widths[at] ?? 0) : cell.padStart(widths[at] ?? 0)))
       .join('   ')
       .trimEnd()
-  const logged = results.map(({ metric, logged: mean }) => `${plain[metric]} ${metrics[metric].say(mean.value)}`)
-  return [paint('bold', line(header)), ...rows.map(line), paint('dim', `as logged: ${logged.join(' · ')}`)].join('\n')
+  return [paint('bold', line(header)), ...rows.map(line)].join('\n')
+}
+
+/** Quantiles, the segments that do worst, and how wrong the log would have to be. */
+const detail = (replay: Replay, paint: Paint): string => {
+  const found = detailOf(replay)
+  if (!found) return ''
+  const { goal } = replay.options
+  const quantiles = found.quantiles.map(({ metric, p, production, candidate, difference }) => [
+    `${plain[metric]} ${quantileName(p)}`,
+    ...[production, candidate].map(({ value }) => metrics[metric].say(value)),
+    signed(metric, difference.value),
+    intervalText(metric, difference),
+  ])
+  const worst = found.segments.length > 1 ? worstSegments(found, replay, segmentsShown) : []
+  const segments = worst.flatMap(({ name, rows, metrics: results }) =>
+    results
+      .filter(({ metric }) => metric === goal)
+      .map(({ difference }) => [
+        segmentName(name),
+        count(rows),
+        signed(goal, difference.value),
+        intervalText(goal, difference),
+      ]),
+  )
+  const [first] = bySensitivity(found)
+  const sections = [
+    quantiles.length > 0
+      ? aligned(['milliseconds', 'production', 'candidate', 'difference', '95 % interval'], quantiles, paint)
+      : '',
+    segments.length > 0
+      ? aligned([`worst for ${plain[goal]}`, 'rows', 'difference', '95 % interval'], segments, paint)
+      : '',
+    first ? wrap(safe(sensitivityText(first)), '') : '',
+  ]
+  return sections.filter((section) => section !== '').join('\n\n')
 }
 
 const moves = ({ moves: all, shares, rows }: Replay): string => {

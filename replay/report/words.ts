@@ -12,7 +12,7 @@ import {
   unsupportedMassMax,
 } from '../judge/gate.ts'
 import { type Remedy, rowsPlannedMax } from '../judge/remedy.ts'
-import type { Cause, Difference, Verification } from '../redecide/verify.ts'
+import { type Cause, type Difference, isDisproof, type Verification } from '../redecide/verify.ts'
 import type { Replay } from '../run.ts'
 
 const armsNamedMax = 4
@@ -27,10 +27,16 @@ export const percent = (share: number): string => {
 }
 export const shortHash = (hash: string): string => (hash === '' ? 'no hash' : hash.replace('sha256:', '').slice(0, 8))
 export const armName = (arm: string): string => (arm === '' ? '(no model)' : arm)
-const short = (name: string): string => (name.length > nameLengthMax ? `${name.slice(0, nameLengthMax - 1)}…` : name)
+/** Other people's text, made fit to stand in a sentence: no control or direction marks, and of readable length. */
+export const short = (name: string): string => {
+  const clean = name.replace(/[\p{Cc}\p{Cf}]/gu, '�')
+  return clean.length > nameLengthMax ? `${clean.slice(0, nameLengthMax - 1)}…` : clean
+}
 export const plain: Readonly<Record<MetricName, string>> = {
   cost_usd: 'cost',
   latency_ms: 'latency',
+  ttft_ms: 'time to first token',
+  slow: 'the share beyond the latency objective',
   quality: 'quality',
   failed: 'the share of failures',
   abandoned: 'the share given up by clients',
@@ -52,9 +58,12 @@ export const duration = (days: number): string => {
 export const intervalText = (metric: MetricName, { low, high }: Estimate): string =>
   `[${metrics[metric].say(low)}, ${metrics[metric].say(high)}]`
 
-const units: Readonly<Record<MetricName, string>> = {
+/** What stands behind a difference; empty for a score. */
+export const units: Readonly<Record<MetricName, string>> = {
   cost_usd: ' $ per 1,000 requests',
   latency_ms: ' ms',
+  ttft_ms: ' ms',
+  slow: ' percentage points',
   quality: '',
   failed: ' percentage points',
   abandoned: ' percentage points',
@@ -160,33 +169,6 @@ export const findingText = (replay: Replay, finding: Finding): string => {
   return shortFinding(replay, finding) + interval
 }
 
-/** Whether the log can say anything about the candidate's value; if not, a figure would be the outcome model's guess. */
-export const isSupported = (replay: Replay, { diagnostics }: MetricResult): boolean =>
-  replay.diagnostics.unsupported.mass <= unsupportedMassMax && diagnostics.effective.ess >= essRefusedBelow
-
-/** The cells of a metric's row: production, candidate, difference, its interval, and relative to production. */
-export const figuresOf = (replay: Replay, result: MetricResult) => {
-  const { metric, production, candidate, difference, bounds } = result
-  const { say } = metrics[metric]
-  if (isSupported(replay, result))
-    return {
-      production: say(production.value),
-      candidate: say(candidate.value),
-      difference: signed(metric, difference.value),
-      interval: intervalText(metric, difference),
-      relative: relative(difference.value, production.value),
-    }
-  const unknown = replay.diagnostics.unsupported.mass > unsupportedMassMax && bounds
-  const clamp = (value: number) => Math.min(1, Math.max(0, value))
-  return {
-    production: say(production.value),
-    candidate: unknown ? `${say(clamp(bounds.low))} to ${say(clamp(bounds.high))}` : '—',
-    difference: '—',
-    interval: '—',
-    relative: '',
-  }
-}
-
 const armList = (arms: readonly { readonly arm: string; readonly mass: number }[]): string => {
   const named = arms.slice(0, armsNamedMax).map(({ arm, mass }) => `${short(armName(arm))} ${percent(mass)}`)
   return named.join(', ') + (arms.length > armsNamedMax ? `, and ${arms.length - armsNamedMax} more` : '')
@@ -197,7 +179,7 @@ export const refusalText = (refusal: Refusal): string => {
     case 'no-rows':
       return 'there is not one record to replay'
     case 'fidelity':
-      return `${count(refusal.differing)} of ${count(refusal.records)} decisions do not come out as logged (${causeText(refusal.groups.find(({ cause }) => cause.kind === 'field' || cause.kind === 'engine-version')?.cause)})`
+      return `${count(refusal.differing)} of ${count(refusal.records)} decisions do not come out as logged (${causeText(refusal.groups.find(({ cause }) => isDisproof(cause))?.cause)})`
     case 'unverifiable':
       return `${count(refusal.count)} of ${count(refusal.records)} decisions cannot be verified (${causeText(refusal.groups[0]?.cause)})`
     case 'impossible-probabilities':
@@ -236,6 +218,10 @@ export const causeText = (cause: Cause | undefined): string => {
       return `the source of policy '${short(cause.policy)}' ${shortHash(cause.hash)} cannot be used: ${cause.problem}`
     case 'engine-version':
       return `decided by engine ${cause.logged}, and this is engine ${cause.running}`
+    case 'missing-snapshot':
+      return `the records do not hold what the policy reads: ${cause.features.map(short).join(', ')}`
+    case 'price-table':
+      return `scores differ by more than rounding, and the policy reads ${cause.features.join(', ')}: it may have decided by another price table than was recorded`
     case 'field':
       return `the first field that differs is ${cause.field}`
   }

@@ -2,11 +2,23 @@
 // widen, so nobody is bitten by CEL's int/double split. Every expression is total: an absent tag reads as '', a division
 // by zero is not finite, and an unknown feature (null) is reported beforehand through `needs`. That makes an expression
 // mean the same as a JavaScript closure here and as SQL, and leaves nothing that can throw while a request waits.
-import { type ASTNode, ParseError, parse } from '@marcbachmann/cel-js'
+import type { ASTNode } from '@marcbachmann/cel-js'
+import { arithmetic, comparison, equality, mathFunctions, textMethods } from './cel-operators.ts'
+import { CelError, parseCel } from './cel-parse.ts'
 import type { Context, Features } from './record.ts'
-
-const expressionLengthMax = 4000
-const depthMax = 500
+import {
+  declineRemainder,
+  type SqlNames,
+  sqlConcat,
+  sqlExtreme,
+  sqlIncludes,
+  sqlNumber,
+  sqlSize,
+  sqlString,
+  sqlTextOrder,
+  sqlTextTest,
+  withinLimit,
+} from './sql-text.ts'
 
 export type CelType = 'double' | 'string' | 'bool' | 'map' | 'list<double>' | 'list<string>'
 /** The features that expressions may read as `candidate.<name>`, with their types. */
@@ -15,14 +27,15 @@ export type FeatureTypes = Readonly<Record<string, 'double' | 'string' | 'bool'>
 /** What an expression is evaluated over; `model` and `features` are absent where only the request is known. */
 export type Scope = { readonly context: Context; readonly model: string; readonly features: Features }
 type Value = number | string | boolean | readonly (number | string)[] | Readonly<Record<string, string>>
-type Compiled = { readonly type: CelType; readonly run: (scope: Scope) => Value }
-
-/** A checked expression: `run` never throws, given that every feature in `needs` is known. */
-export type Expression = Compiled & { readonly needs: readonly string[] }
-
-export class CelError extends Error {
-  readonly code = 'cel-invalid'
+/** `sql` means what `run` does, over the columns of a row; it throws SqlDeclined where SQL has no equal. */
+type Compiled = {
+  readonly type: CelType
+  readonly run: (scope: Scope) => Value
+  readonly sql: (names: SqlNames) => string
 }
+
+/** A checked expression: `run` never throws, given that every feature in `needs` is known. `reads` are all it looks at. */
+export type Expression = Compiled & { readonly needs: readonly string[]; readonly reads: readonly string[] }
 
 const requestTypes: Readonly<Record<string, CelType>> = {
   model: 'string',
@@ -43,6 +56,14 @@ type Compiler = {
   readonly guarded: Set<string>
 }
 
+/** An operation on `parts`: `run` computes it, `sql` spells it from the SQL of the parts. */
+const operation = (
+  type: CelType,
+  parts: readonly Compiled[],
+  run: Compiled['run'],
+  sql: (...parts: string[]) => string,
+): Compiled => ({ type, run, sql: (names) => withinLimit(sql(...parts.map((part) => part.sql(names)))) })
+
 const fail = (node: ASTNode, message: string): never => {
   throw new CelError(`column ${node.start + 1}: ${message}`)
 }
@@ -51,22 +72,23 @@ const names = (of: object): string => Object.keys(of).sort().join(', ')
 
 const requestField = (node: ASTNode, field: string): Compiled => {
   const type = requestTypes[field] ?? fail(node, `request has no '${field}'; it has: ${names(requestTypes)}`)
-  if (field === 'session') return { type, run: ({ context }) => context.session }
-  if (field === 'output_tokens_max') return { type, run: ({ context }) => context.request.output_tokens_max ?? 0 }
+  const sql = ({ request }: SqlNames) => request(field)
+  if (field === 'session') return { type, run: ({ context }) => context.session, sql }
+  if (field === 'output_tokens_max') return { type, run: ({ context }) => context.request.output_tokens_max ?? 0, sql }
   const key = field as Exclude<keyof Context['request'], 'output_tokens_max'>
-  return { type, run: ({ context }) => context.request[key] as Value }
+  return { type, run: ({ context }) => context.request[key] as Value, sql }
 }
 
 const unknownOf = { double: Number.NaN, string: '', bool: false } as const
 
 const candidateField = (compiler: Compiler, node: ASTNode, field: string): Compiled => {
   if (!compiler.features) return fail(node, 'candidate cannot be used here: this is asked once per request')
-  if (field === 'model') return { type: 'string', run: ({ model }) => model }
+  if (field === 'model') return { type: 'string', run: ({ model }) => model, sql: ({ model }) => model }
   const type = Object.hasOwn(compiler.features, field) ? compiler.features[field] : undefined
   if (!type) return fail(node, `candidate has no '${field}'; it has: model, ${names(compiler.features)}`)
   compiler.needs.add(field)
   const unknown = unknownOf[type]
-  return { type, run: ({ features }) => features[field] ?? unknown }
+  return { type, run: ({ features }) => features[field] ?? unknown, sql: ({ feature }) => feature(field) }
 }
 
 const select = (compiler: Compiler, node: ASTNode, [base, field]: [ASTNode, string]): Compiled => {
@@ -74,14 +96,16 @@ const select = (compiler: Compiler, node: ASTNode, [base, field]: [ASTNode, stri
   if (base.op === 'id' && base.args === 'candidate') return candidateField(compiler, node, field)
   const object = walk(compiler, base)
   if (object.type !== 'map') return fail(node, `'.${field}' needs a map, found ${object.type}`)
-  return { type: 'string', run: (scope) => tagOf(object.run(scope), field) ?? '' }
+  const run = (scope: Scope) => tagOf(object.run(scope), field) ?? ''
+  return operation('string', [object], run, (map) => `${map}[${sqlString(field)}]`)
 }
 
 const index = (compiler: Compiler, node: ASTNode, [base, key]: [ASTNode, ASTNode]): Compiled => {
   const [object, at] = [walk(compiler, base), walk(compiler, key)]
   if (object.type !== 'map') return fail(node, `'[…]' needs a map, found ${object.type}`)
   if (at.type !== 'string') return fail(key, `a tag's name is a string, found ${at.type}`)
-  return { type: 'string', run: (scope) => tagOf(object.run(scope), at.run(scope) as string) ?? '' }
+  const run = (scope: Scope) => tagOf(object.run(scope), at.run(scope) as string) ?? ''
+  return operation('string', [object, at], run, (map, name) => `${map}[${name}]`)
 }
 
 const tagOf = (tags: Value, name: string): string | undefined => {
@@ -89,46 +113,43 @@ const tagOf = (tags: Value, name: string): string | undefined => {
   return Object.hasOwn(map, name) ? map[name] : undefined
 }
 
-const arithmetic = {
-  '+': (a: number, b: number) => a + b,
-  '-': (a: number, b: number) => a - b,
-  '*': (a: number, b: number) => a * b,
-  '/': (a: number, b: number) => a / b,
-  '%': (a: number, b: number) => a % b,
-} as const
-const comparison = {
-  '<': (a: Value, b: Value) => a < b,
-  '<=': (a: Value, b: Value) => a <= b,
-  '>': (a: Value, b: Value) => a > b,
-  '>=': (a: Value, b: Value) => a >= b,
-} as const
-const equality = { '==': (a: Value, b: Value) => a === b, '!=': (a: Value, b: Value) => a !== b } as const
-
 const binary = (compiler: Compiler, node: ASTNode, [left, right]: [ASTNode, ASTNode]): Compiled => {
   const [a, b] = [walk(compiler, left), walk(compiler, right)]
   const mismatch = (): never => fail(node, `'${node.op}' cannot take ${a.type} and ${b.type}`)
+  const infix = (x: string, y: string) => `(${x} ${node.op === '==' ? '=' : node.op} ${y})`
   if (node.op in arithmetic) {
     if (node.op === '+' && a.type === 'string' && b.type === 'string')
-      return { type: 'string', run: (scope) => (a.run(scope) as string) + (b.run(scope) as string) }
+      return operation('string', [a, b], (scope) => (a.run(scope) as string) + (b.run(scope) as string), sqlConcat)
     if (a.type !== 'double' || b.type !== 'double') return mismatch()
     const compute = arithmetic[node.op as keyof typeof arithmetic]
-    return { type: 'double', run: (scope) => compute(a.run(scope) as number, b.run(scope) as number) }
+    const run = (scope: Scope) => compute(a.run(scope) as number, b.run(scope) as number)
+    return operation('double', [a, b], run, node.op === '%' ? declineRemainder : infix)
   }
   const scalar = a.type === b.type && (a.type === 'double' || a.type === 'string' || a.type === 'bool')
   if (!scalar || (node.op in comparison && a.type === 'bool')) return mismatch()
   const test = { ...comparison, ...equality }[node.op as keyof typeof comparison | keyof typeof equality]
-  return { type: 'bool', run: (scope) => test(a.run(scope), b.run(scope)) }
+  const literals = [left, right].map(({ op, args }) => (op === 'value' ? args : null))
+  const inOrder = (x: string, y: string) => sqlTextOrder(node.op, x, y, literals)
+  const sql = a.type === 'string' && node.op in comparison ? inOrder : infix
+  return operation('bool', [a, b], (scope) => test(a.run(scope) as string, b.run(scope) as string), sql)
 }
 
 const membership = (compiler: Compiler, node: ASTNode, [left, right]: [ASTNode, ASTNode]): Compiled => {
   const [item, container] = [walk(compiler, left), walk(compiler, right)]
   if (container.type === 'map' && item.type === 'string')
-    return { type: 'bool', run: (scope) => tagOf(container.run(scope), item.run(scope) as string) !== undefined }
+    return operation(
+      'bool',
+      [container, item],
+      (scope) => tagOf(container.run(scope), item.run(scope) as string) !== undefined,
+      (map, name) => `mapContains(${map}, ${name})`,
+    )
   if (container.type === `list<${item.type}>`)
-    return {
-      type: 'bool',
-      run: (scope) => (container.run(scope) as readonly (string | number)[]).includes(item.run(scope) as string),
-    }
+    return operation(
+      'bool',
+      [container, item],
+      (scope) => (container.run(scope) as readonly (string | number)[]).includes(item.run(scope) as string),
+      (values, value) => sqlIncludes(values, value, item.type),
+    )
   return fail(node, `'in' cannot look for ${item.type} in ${container.type}`)
 }
 
@@ -137,23 +158,37 @@ const logic = (compiler: Compiler, node: ASTNode, args: [ASTNode, ASTNode]): Com
     const compiled = walk(compiler, side)
     return compiled.type === 'bool' ? compiled : fail(side, `'${node.op}' needs bool, found ${compiled.type}`)
   }) as [Compiled, Compiled]
-  if (node.op === '&&') return { type: 'bool', run: (scope) => (a.run(scope) as boolean) && (b.run(scope) as boolean) }
-  return { type: 'bool', run: (scope) => (a.run(scope) as boolean) || (b.run(scope) as boolean) }
+  const both = (scope: Scope) => (a.run(scope) as boolean) && (b.run(scope) as boolean)
+  const either = (scope: Scope) => (a.run(scope) as boolean) || (b.run(scope) as boolean)
+  if (node.op === '&&') return operation('bool', [a, b], both, (x, y) => `(${x} AND ${y})`)
+  return operation('bool', [a, b], either, (x, y) => `(${x} OR ${y})`)
 }
 
 const unary = (compiler: Compiler, node: ASTNode, arg: ASTNode): Compiled => {
   const compiled = walk(compiler, arg)
   const wanted = node.op === '!_' ? 'bool' : 'double'
   if (compiled.type !== wanted) return fail(node, `'${node.op[0]}' needs ${wanted}, found ${compiled.type}`)
-  if (wanted === 'bool') return { type: 'bool', run: (scope) => !compiled.run(scope) }
-  return { type: 'double', run: (scope) => -(compiled.run(scope) as number) }
+  if (wanted === 'bool')
+    return operation(
+      'bool',
+      [compiled],
+      (scope) => !compiled.run(scope),
+      (x) => `(NOT ${x})`,
+    )
+  return operation(
+    'double',
+    [compiled],
+    (scope) => -(compiled.run(scope) as number),
+    (x) => `(-${x})`,
+  )
 }
 
 const conditional = (compiler: Compiler, node: ASTNode, args: [ASTNode, ASTNode, ASTNode]): Compiled => {
   const [test, yes, no] = args.map((arg) => walk(compiler, arg)) as [Compiled, Compiled, Compiled]
   if (test.type !== 'bool') return fail(node, `the condition of '?:' is bool, found ${test.type}`)
   if (yes.type !== no.type) return fail(node, `the branches of '?:' differ: ${yes.type} and ${no.type}`)
-  return { type: yes.type, run: (scope) => (test.run(scope) ? yes.run(scope) : no.run(scope)) }
+  const run = (scope: Scope) => (test.run(scope) ? yes.run(scope) : no.run(scope))
+  return operation(yes.type, [test, yes, no], run, (...parts) => `if(${parts.join(', ')})`)
 }
 
 const list = (compiler: Compiler, node: ASTNode, args: ASTNode[]): Compiled => {
@@ -161,15 +196,9 @@ const list = (compiler: Compiler, node: ASTNode, args: ASTNode[]): Compiled => {
   const type = items[0]?.type
   if ((type !== 'double' && type !== 'string') || items.some((item) => item.type !== type))
     return fail(node, 'a list holds one or more numbers, or one or more strings')
-  return { type: `list<${type}>`, run: (scope) => items.map((item) => item.run(scope) as string | number) }
+  const run = (scope: Scope) => items.map((item) => item.run(scope) as string | number)
+  return operation(`list<${type}>`, items, run, (...parts) => `[${parts.join(', ')}]`)
 }
-
-const textMethods = {
-  startsWith: (text: string, part: string) => text.startsWith(part),
-  endsWith: (text: string, part: string) => text.endsWith(part),
-  contains: (text: string, part: string) => text.includes(part),
-} as const
-const mathFunctions = { greatest: Math.max, least: Math.min } as const
 
 const method = (compiler: Compiler, node: ASTNode, [name, base, args]: [string, ASTNode, ASTNode[]]): Compiled => {
   if (base.op === 'id' && base.args === 'math') {
@@ -177,14 +206,16 @@ const method = (compiler: Compiler, node: ASTNode, [name, base, args]: [string, 
     const items = args.map((arg) => walk(compiler, arg))
     if (!compute || items.length === 0 || items.some((item) => item.type !== 'double'))
       return fail(node, 'math has greatest(…) and least(…), of one or more numbers')
-    return { type: 'double', run: (scope) => compute(...items.map((item) => item.run(scope) as number)) }
+    const run = (scope: Scope) => compute(...items.map((item) => item.run(scope) as number))
+    return operation('double', items, run, (...parts) => sqlExtreme(name as 'least', parts))
   }
   const test = Object.hasOwn(textMethods, name) ? textMethods[name as 'contains'] : undefined
   if (!test) return fail(node, `there is no method '${name}'; there are: ${names(textMethods)}`)
   const [text, part] = [walk(compiler, base), args[0] ? walk(compiler, args[0]) : undefined]
   if (text.type !== 'string' || part?.type !== 'string' || args.length !== 1)
     return fail(node, `'${name}' is asked of a string with one string`)
-  return { type: 'bool', run: (scope) => test(text.run(scope) as string, part.run(scope) as string) }
+  const run = (scope: Scope) => test(text.run(scope) as string, part.run(scope) as string)
+  return operation('bool', [text, part], run, (whole, piece) => sqlTextTest(name as 'contains', whole, piece))
 }
 
 const call = (compiler: Compiler, node: ASTNode, [name, args]: [string, ASTNode[]]): Compiled => {
@@ -193,11 +224,13 @@ const call = (compiler: Compiler, node: ASTNode, [name, args]: [string, ASTNode[
     const field = arg.args[1]
     candidateField(compiler, arg, field)
     compiler.guarded.add(field)
-    return { type: 'bool', run: ({ features }) => features[field] !== null && features[field] !== undefined }
+    const run = ({ features }: Scope) => features[field] !== null && features[field] !== undefined
+    return { type: 'bool', run, sql: ({ known }) => known(field) }
   }
   if (name === 'size' && arg && args.length === 1) {
     const text = walk(compiler, arg)
-    if (text.type === 'string') return { type: 'double', run: (scope) => (text.run(scope) as string).length }
+    if (text.type === 'string')
+      return operation('double', [text], (scope) => (text.run(scope) as string).length, sqlSize)
   }
   return fail(
     node,
@@ -208,10 +241,10 @@ const call = (compiler: Compiler, node: ASTNode, [name, args]: [string, ASTNode[
 const literal = (node: ASTNode, value: unknown): Compiled => {
   if (typeof value === 'bigint' || typeof value === 'number') {
     const number = Number(value)
-    return { type: 'double', run: () => number }
+    return { type: 'double', run: () => number, sql: () => sqlNumber(number) }
   }
-  if (typeof value === 'string') return { type: 'string', run: () => value }
-  if (typeof value === 'boolean') return { type: 'bool', run: () => value }
+  if (typeof value === 'string') return { type: 'string', run: () => value, sql: () => sqlString(value) }
+  if (typeof value === 'boolean') return { type: 'bool', run: () => value, sql: () => String(value) }
   return fail(node, `a literal is a number, a string or a bool, found ${value === null ? 'null' : typeof value}`)
 }
 
@@ -255,34 +288,9 @@ const walk = (compiler: Compiler, node: ASTNode): Compiled => {
  * at the request. Throws a CelError that names the column, what was found and what was wanted.
  */
 export const compileCel = (source: string, wanted: CelType, features: FeatureTypes | null): Expression => {
-  if (source.length > expressionLengthMax)
-    throw new CelError(`the expression has ${source.length} characters; the limit is ${expressionLengthMax}`)
   const compiler: Compiler = { features, needs: new Set(), guarded: new Set() }
-  const compiled = walk(compiler, limited(parseCel(source)))
+  const compiled = walk(compiler, parseCel(source))
   if (compiled.type !== wanted) throw new CelError(`column 1: this is ${compiled.type}, wanted ${wanted}`)
-  return { ...compiled, needs: [...compiler.needs].filter((name) => !compiler.guarded.has(name)) }
-}
-
-/** Refuses what would overflow the stack later: an expression is walked once here and then as deep at each decision. */
-const limited = (root: ASTNode): ASTNode => {
-  let level: unknown[] = [root]
-  for (let depth = 0; level.length > 0; depth += 1) {
-    if (depth > depthMax) throw new CelError(`column 1: the expression is nested more than ${depthMax} deep`)
-    level = level.flatMap((part) => {
-      if (Array.isArray(part)) return part as unknown[]
-      const args = (part as { args?: unknown } | null)?.args
-      return args !== null && typeof args === 'object' ? [args] : []
-    })
-  }
-  return root
-}
-
-const parseCel = (source: string): ASTNode => {
-  try {
-    return parse(source).ast
-  } catch (error) {
-    if (error instanceof RangeError) throw new CelError('column 1: the expression is nested too deeply')
-    if (!(error instanceof ParseError)) throw error
-    throw new CelError(`column ${(error.range?.start ?? 0) + 1}: ${error.summary}`)
-  }
+  const reads = [...compiler.needs]
+  return { ...compiled, needs: reads.filter((name) => !compiler.guarded.has(name)), reads }
 }

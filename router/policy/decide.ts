@@ -107,20 +107,21 @@ const judgeSplit = (node: Extract<Node, { kind: 'split' }>, context: Context, dr
   return { ...judged, candidates, path: [`arm:${node.arms[drawn]?.name}`, ...judged.path] }
 }
 
+/** Every request passes here, in the router and a million times in a replay: plain loops, and nothing made twice. */
 const judgeBody = (body: Body, context: Context, drawFor: Draw, at: string): Judged => {
-  const pinned = context.candidates.some(({ model }) => model === context.request.model)
-  const judged = context.candidates.map(({ model, features }) => ({
-    model,
-    features,
-    ...judgeCandidate(body, { context, model, features }, pinned),
-  }))
-  const open = judged.filter(({ exclusion }) => !exclusion).sort((a, b) => (a.model < b.model ? -1 : 1))
-  const scores = open.map(({ score }) => score ?? 0)
-  const models = open.map(({ model }) => model)
+  const considered = context.candidates
+  const pinned = considered.some(({ model }) => model === context.request.model)
+  const judgements = considered.map(({ model, features }) => judgeCandidate(body, { context, model, features }, pinned))
+  const open: number[] = []
+  for (let place = 0; place < judgements.length; place++)
+    if (!judgements[place]?.exclusion) insertByModel(open, place, considered)
+  const models = open.map((place) => (considered[place] as Considered).model)
+  const scores = open.map((place) => (judgements[place] as Judgement).score ?? 0)
   const choice = choose(body, context, drawFor, at, models, scores)
-  const candidates = judged.map(({ model, features, exclusion, score }): Candidate => {
-    const index = models.indexOf(model)
-    return { model, eligible: !exclusion, exclusion, score, probability: choice.probabilities[index] ?? 0, features }
+  const candidates = considered.map(({ model, features }, place): Candidate => {
+    const { exclusion, score } = judgements[place] as Judgement
+    const probability = exclusion ? 0 : (choice.probabilities[open.indexOf(place)] ?? 0)
+    return { model, eligible: !exclusion, exclusion, score, probability, features }
   })
   const reason: Reason =
     models.length === 0 ? 'none-eligible' : pinned ? 'pinned' : models.length === 1 ? 'only-candidate' : choice.reason
@@ -132,6 +133,16 @@ const judgeBody = (body: Body, context: Context, drawFor: Draw, at: string): Jud
     path: [],
     reason,
   }
+}
+
+type Considered = Context['candidates'][number]
+
+/** Keeps `places` in the order of their models' names. */
+const insertByModel = (places: number[], place: number, considered: readonly Considered[]): void => {
+  const { model } = considered[place] as Considered
+  let at = places.length
+  while (at > 0 && model < (considered[places[at - 1] as number] as Considered).model) at--
+  places.splice(at, 0, place)
 }
 
 type Judgement = { readonly exclusion: Exclusion | null; readonly score: number | null }
@@ -227,7 +238,8 @@ const normalised = (weights: readonly number[]): number[] => {
 const pick = (probabilities: readonly number[], u: number): number => {
   let sum = 0
   let last = 0
-  for (const [index, probability] of probabilities.entries()) {
+  for (let index = 0; index < probabilities.length; index++) {
+    const probability = probabilities[index] as number
     if (probability <= 0) continue
     sum += probability
     last = index
@@ -236,12 +248,19 @@ const pick = (probabilities: readonly number[], u: number): number => {
   return last
 }
 
-/** The choice first, then the others by score (by probability where there is none), within the attempt budget. */
+/** The choice first, then the best of the rest by score (by probability where there is none), within the attempt budget. */
 const planOf = (body: Body, models: readonly string[], scores: readonly number[], choice: Choice): string[] => {
   const sign = body.choose.kind === 'lowest' ? -1 : 1
   const rank = (index: number): number =>
     body.score ? sign * (scores[index] ?? 0) : (choice.probabilities[index] ?? 0)
-  const others = models.map((_, index) => index).filter((index) => index !== choice.index)
-  others.sort((a, b) => rank(b) - rank(a) || a - b)
-  return [choice.index, ...others].slice(0, body.attemptsMax).flatMap((index) => models[index] ?? [])
+  const plan: string[] = []
+  let next = choice.index
+  while (next >= 0) {
+    plan.push(models[next] as string)
+    if (plan.length === body.attemptsMax) break
+    next = -1
+    for (let index = 0; index < models.length; index++)
+      if (!plan.includes(models[index] as string) && (next < 0 || rank(index) > rank(next))) next = index
+  }
+  return plan
 }

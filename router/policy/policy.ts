@@ -3,7 +3,8 @@
 // nest. This file is the text's side: schema, checks, compilation. What the compiled tree decides is in decide.ts.
 import { createHash } from 'node:crypto'
 import { z } from 'zod'
-import { CelError, type CelType, compileCel, type Expression, type FeatureTypes } from './cel.ts'
+import { type CelType, compileCel, type Expression, type FeatureTypes } from './cel.ts'
+import { CelError } from './cel-parse.ts'
 import { type Body, decide, type Node } from './decide.ts'
 import type { Context, Decision, DecisionRecord, FeatureValue } from './record.ts'
 import { type Path, parseYaml, pathText } from './yaml.ts'
@@ -109,6 +110,8 @@ export type Policy = {
   /** The policy as canonical JSON: parsing it again gives the same policy and the same hash. */
   readonly source: string
   readonly decide: (context: Context) => Decision
+  /** The compiled tree, for what compiles it further. */
+  readonly root: Node
 }
 
 export class PolicyError extends Error {
@@ -194,39 +197,61 @@ const compileUse = (compiler: Compiler, path: Path, use: Use, depth = 0): Node =
   return compileBody(compiler, path, use)
 }
 
+/** What a policy is known by, without what it reads of candidates: its name, its canonical text and that text's hash. */
+export type PolicyText = Pick<Policy, 'name' | 'hash' | 'source'>
+
+const readText = (text: string, where: string) => {
+  const parsed = parseYaml(text, policySchema, where)
+  if (!parsed.ok) throw new PolicyError(parsed.problems)
+  const source = canonicalJson(parsed.raw)
+  const hash = `sha256:${createHash('sha256').update(source).digest('hex')}`
+  return { ...parsed, identity: { name: parsed.value.name, hash }, source }
+}
+
+/** Reads a policy's identity; its expressions are not checked. Throws a PolicyError with every problem of its shape. */
+export const policyText = (text: string, where = 'policy'): PolicyText => {
+  const { identity, source } = readText(text, where)
+  return { ...identity, source }
+}
+
 /**
  * Parses, checks and compiles a policy written as YAML or JSON. `features` lists what expressions may read as
  * `candidate.<name>`; `where` is the file's name in messages. Throws a PolicyError with every problem found.
  */
 export const parsePolicy = (text: string, features: FeatureTypes, where = 'policy'): Policy => {
-  const parsed = parseYaml(text, policySchema, where)
-  if (!parsed.ok) throw new PolicyError(parsed.problems)
+  const { value, lineOf, identity, source } = readText(text, where)
   const problems: string[] = []
   const problem = (path: Path, message: string) =>
-    problems.push(`${where}:${parsed.lineOf(path)}: ${pathText(path)}: ${message}`)
-  const root = compileUse({ features, problem }, [], parsed.value.use)
+    problems.push(`${where}:${lineOf(path)}: ${pathText(path)}: ${message}`)
+  const root = compileUse({ features, problem }, [], value.use)
   if (problems.length > 0) throw new PolicyError(problems)
-  const source = canonicalJson(parsed.raw)
-  const hash = `sha256:${createHash('sha256').update(source).digest('hex')}`
-  const identity = { name: parsed.value.name, hash }
-  return { ...identity, source, decide: (context) => decide(root, identity, context) }
+  return { ...identity, source, root, decide: (context) => decide(root, identity, context) }
 }
 
 const featureType = (value: Exclude<FeatureValue, null>): FeatureTypes[string] =>
   typeof value === 'number' ? 'double' : typeof value === 'string' ? 'string' : 'bool'
 
-/** The feature types that a set of records shows. A feature that is null everywhere counts as a number. */
-export const featureTypesOf = (
-  records: Iterable<{ readonly candidates: readonly Pick<DecisionRecord['candidates'][number], 'features'>[] }>,
-): FeatureTypes => {
-  const types: Record<string, FeatureTypes[string]> = {}
-  const unknown = new Set<string>()
-  for (const { candidates } of records)
-    for (const { features } of candidates)
-      for (const [feature, value] of Object.entries(features)) {
-        if (value === null) unknown.add(feature)
-        else types[feature] ??= featureType(value)
-      }
-  for (const feature of unknown) types[feature] ??= 'double'
-  return types
+type Considered = readonly { readonly features: DecisionRecord['candidates'][number]['features'] }[]
+
+/** Gathers the feature types that records show, one by one. A feature that is null everywhere counts as a number. */
+export const startFeatureTypes = () => {
+  const types = new Map<string, FeatureTypes[string] | null>()
+  return {
+    add: (candidates: Considered): void => {
+      for (const { features } of candidates)
+        for (const feature in features) {
+          if (types.get(feature)) continue
+          const value = features[feature] ?? null
+          types.set(feature, value === null ? null : featureType(value))
+        }
+    },
+    close: (): FeatureTypes => Object.fromEntries([...types].map(([feature, type]) => [feature, type ?? 'double'])),
+  }
+}
+
+/** The feature types that a set of records shows. */
+export const featureTypesOf = (records: Iterable<{ readonly candidates: Considered }>): FeatureTypes => {
+  const types = startFeatureTypes()
+  for (const { candidates } of records) types.add(candidates)
+  return types.close()
 }

@@ -1,6 +1,8 @@
 // The health of every target is a fold over attempts: `observe(health, attempt) → health`. The router keeps the newest
-// value in one variable; replay can fold its own. Means are decayed by time, so that an hour-old outage is forgotten.
-import { type Attempt, isTargetsFault } from './policy/attempt.ts'
+// value in one variable; replay's simulation folds its own with the same functions. Means are decayed by time, so that an
+// hour-old outage is forgotten.
+import { type Attempt, isTargetsFault, type Usage } from './attempt.ts'
+import type { Features, RequestFeatures } from './record.ts'
 
 /** How long until an observation counts half. */
 const halfLifeMs = 120_000
@@ -53,8 +55,13 @@ const unseen: TargetHealth = {
   openUntilMs: 0,
 }
 
+/** What of an attempt says something about its target's health. */
+export type Observed = Pick<Attempt, 'model' | 'startedAtMs' | 'durationMs' | 'ttftMs' | 'error'> & {
+  readonly usage: Pick<Usage, 'outputTokens'>
+}
+
 /** Folds one attempt into the health of its target. */
-export const observe = (health: Health, attempt: Attempt): Health => {
+export const observe = (health: Health, attempt: Observed): Health => {
   const { error } = attempt
   if (error && !isTargetsFault(error)) return health
   const atMs = attempt.startedAtMs + attempt.durationMs
@@ -71,7 +78,7 @@ const failed = (before: TargetHealth, atMs: number): TargetHealth => {
   return { ...before, failuresInRow, opens: before.opens + 1, openUntilMs: atMs + openMs }
 }
 
-const succeeded = (before: TargetHealth, attempt: Attempt, atMs: number): TargetHealth => {
+const succeeded = (before: TargetHealth, attempt: Observed, atMs: number): TargetHealth => {
   const { outputTokens } = attempt.usage
   const decodeMs = attempt.durationMs - (attempt.ttftMs ?? 0)
   const timed = outputTokens !== null && outputTokens > 0 && decodeMs > 0
@@ -113,5 +120,62 @@ export const healthOf = (health: Health, model: string, nowMs: number, inFlight:
     errorRate: meanOf(target.errors, priors.errorRate, nowMs),
     samples: target.errors.weight * keptOf(target.errors, nowMs),
     breaker: waiting ? 'open' : tripped ? 'half-open' : 'closed',
+  }
+}
+
+/**
+ * Figures are rounded to what they can mean — hundredths of a millisecond, billionths of a dollar — because every one of
+ * them is recorded with every decision, and a short number is cheaper to write, to store and to read.
+ */
+export const rounded = (value: number, perUnit: number): number => Math.round(value * perUnit) / perUnit
+export const [hundredths, millionths, billionths] = [1e2, 1e6, 1e9] as const
+
+/** The features of one target that change with what it has been through: those that a policy reads as its present state. */
+export const stateFeatures = (
+  request: Pick<RequestFeatures, 'output_tokens_max'>,
+  { ttftMs, tokensPerS, outputTokens, errorRate, samples, breaker }: HealthSummary,
+  inFlight: number,
+) => {
+  const expected = Math.min(outputTokens, request.output_tokens_max ?? Number.POSITIVE_INFINITY)
+  return {
+    /** Not rounded: what the predicted cost is computed from. */
+    expected,
+    features: {
+      output_tokens_expected: rounded(expected, hundredths),
+      ttft_ms: rounded(ttftMs, hundredths),
+      tokens_per_s: rounded(tokensPerS, hundredths),
+      latency_ms: rounded(ttftMs + (expected * 1000) / tokensPerS, hundredths),
+      error_rate: rounded(errorRate, millionths),
+      samples: rounded(samples, hundredths),
+      in_flight: inFlight,
+      breaker,
+    },
+  }
+}
+
+/**
+ * The health that a snapshot shows, taken up again at `nowMs`: `healthOf` of it gives the recorded figures. What a
+ * snapshot does not show is as if never seen; an open breaker is taken to have opened just now, for the first time.
+ */
+export const resumedHealth = (features: Features, nowMs: number): TargetHealth => {
+  const number = (name: string): number | null => {
+    const value = features[name]
+    return typeof value === 'number' && Number.isFinite(value) ? value : null
+  }
+  const weight = number('samples') ?? 0
+  const showing = (mean: number | null, prior: number): Decayed =>
+    mean === null || weight <= 0 ? nothing : { sum: mean * (weight + 1) - prior, weight, atMs: nowMs }
+  const tripped = features.breaker === 'open' || features.breaker === 'half-open'
+  const tokensPerS = number('tokens_per_s')
+  const decodeMs = tokensPerS ? (1000 * priors.outputTokens) / tokensPerS : null
+  return {
+    ttftMs: showing(number('ttft_ms'), priors.ttftMs),
+    tokens: showing(priors.outputTokens, priors.outputTokens),
+    decodeMs: showing(decodeMs, (1000 * priors.outputTokens) / priors.tokensPerS),
+    outputTokens: showing(number('output_tokens_expected'), priors.outputTokens),
+    errors: showing(number('error_rate'), priors.errorRate),
+    failuresInRow: tripped ? failuresInRowMax : 0,
+    opens: tripped ? 1 : 0,
+    openUntilMs: features.breaker === 'open' ? nowMs + openMsFirst : 0,
   }
 }

@@ -1,0 +1,155 @@
+// What is summed. Every estimator, interval, bound and diagnostic of a replay is computed from these sums and nothing else:
+// for each group of clusters and each metric, one number per term. Sums add up, whoever made them: a worker thread, a
+// slice of the log, or a GROUP BY in ClickHouse. In the formulas k = 1/ρ · (all / known outcomes of the row's model),
+// w = π_e/π_b of the logged choice, r the outcome, q the outcome model, π_e and π_b the candidate's and the logged policy.
+
+export const terms = [
+  /** Σ k */
+  'n',
+  /** Σ k w */
+  'w',
+  /** Σ k w r */
+  'wr',
+  /** Σ k r */
+  'r',
+  /** Σ k q(x, a) */
+  'q',
+  /** Σ k w q(x, a) */
+  'wq',
+  /** Σ k Σ_a π_e q */
+  'qe',
+  /** Σ k Σ_a π_b q */
+  'qb',
+  /** Σ k Σ_a π_e 1{π_b = 0}: what was never tried */
+  'u',
+  /** Σ k Σ_a π_e 1{π_b = 0} q: what is filled in there */
+  'qu',
+  /** Σ k (w − 1)⁺ and its expectation over the logged draw: what speaks for the change */
+  'x',
+  'xe',
+  /** Σ k min(w, L) r */
+  'clipped',
+  /** Σ k w / (1 − λ + λ w) r */
+  'subGaussian',
+  /** Σ k w 1{w ≤ τ} (r − q) */
+  'switched',
+  /** Σ k λ w / (w² + λ) (r − q) */
+  'shrunk',
+  /** Σ k 1{a = the candidate's choice}, and of r there */
+  'matched',
+  'matchedR',
+  /** Of all rows, also those without an outcome, with k = 1/ρ: Σ k, and DR with the worst and the best in their place */
+  'all',
+  'candidateLow',
+  'candidateHigh',
+  'productionLow',
+  'productionHigh',
+  'differenceLow',
+  'differenceHigh',
+] as const
+export type Term = (typeof terms)[number]
+
+export const termCount = terms.length
+export const termAt = Object.fromEntries(terms.map((term, at) => [term, at])) as Readonly<Record<Term, number>>
+
+/** The parameters of the estimators that are shown for comparison. */
+export const clipAt = 10
+export const switchAt = 10
+export const shrinkBy = 100
+export const subGaussianBy = 0.01
+
+/** A weighted sum of terms. */
+export type Combination = Readonly<Partial<Record<Term, number>>>
+
+/** One metric's sums: of `groups` groups, each with all terms in their order. */
+export type Sums = { readonly groups: number; readonly sums: Float64Array }
+
+/** Σ coefficient · term, for every group. */
+export const combine = ({ groups, sums }: Sums, combination: Combination): Float64Array => {
+  const total = new Float64Array(groups)
+  for (const [term, coefficient] of Object.entries(combination)) {
+    const at = termAt[term as Term]
+    for (let group = 0; group < groups; group++)
+      total[group] = (total[group] as number) + coefficient * (sums[group * termCount + at] as number)
+  }
+  return total
+}
+
+/** What the probabilities of one row say, apart from outcomes. */
+export type Weighing = {
+  /** w = π_e(a|x) / π_b(a|x) of the logged choice. */
+  readonly w: number
+  readonly u: number
+  readonly x: number
+  readonly xe: number
+  /** Whether the candidate makes the logged choice. */
+  readonly isSame: boolean
+}
+
+/** Adds one row with a known outcome; `base` is where its group's terms begin, `qu` the part of `qe` never tried. */
+export const addTerms = (
+  sums: Float64Array,
+  base: number,
+  { w, u, x, xe, isSame }: Weighing,
+  k: number,
+  r: number,
+  q: number,
+  qe: number,
+  qb: number,
+  qu: number,
+): void => {
+  const kw = k * w
+  add(sums, base + termAt.n, k)
+  add(sums, base + termAt.w, kw)
+  add(sums, base + termAt.wr, kw * r)
+  add(sums, base + termAt.r, k * r)
+  add(sums, base + termAt.q, k * q)
+  add(sums, base + termAt.wq, kw * q)
+  add(sums, base + termAt.qe, k * qe)
+  add(sums, base + termAt.qb, k * qb)
+  add(sums, base + termAt.u, k * u)
+  add(sums, base + termAt.qu, k * qu)
+  add(sums, base + termAt.x, k * x)
+  add(sums, base + termAt.xe, k * xe)
+  add(sums, base + termAt.clipped, k * Math.min(w, clipAt) * r)
+  add(sums, base + termAt.subGaussian, (kw / (1 - subGaussianBy + subGaussianBy * w)) * r)
+  if (w <= switchAt) add(sums, base + termAt.switched, kw * (r - q))
+  add(sums, base + termAt.shrunk, ((shrinkBy * kw) / (w * w + shrinkBy)) * (r - q))
+  if (!isSame) return
+  add(sums, base + termAt.matched, k)
+  add(sums, base + termAt.matchedR, k * r)
+}
+
+/**
+ * Adds one row with whatever is not known put at 0 and at 1 (Manski 1990): what was never tried, and an outcome that never came
+ * (NaN). A missing outcome is the same under both policies, so in the difference it weighs w − 1.
+ */
+export const addBounds = (
+  sums: Float64Array,
+  base: number,
+  { w, u }: Weighing,
+  k: number,
+  r: number,
+  q: number,
+  qe: number,
+  qb: number,
+  qu: number,
+): void => {
+  const isMissing = Number.isNaN(r)
+  const low = isMissing ? 0 : r
+  const high = isMissing ? 1 : r
+  const lowOfDifference = isMissing ? Number(w < 1) : r
+  const highOfDifference = isMissing ? Number(w > 1) : r
+  add(sums, base + termAt.all, k)
+  add(sums, base + termAt.candidateLow, k * (qe + w * (low - q) - qu))
+  add(sums, base + termAt.candidateHigh, k * (qe + w * (high - q) - qu + u))
+  add(sums, base + termAt.productionLow, k * (qb + low - q))
+  add(sums, base + termAt.productionHigh, k * (qb + high - q))
+  add(sums, base + termAt.differenceLow, k * (qe - qb + (w - 1) * (lowOfDifference - q) - qu))
+  add(sums, base + termAt.differenceHigh, k * (qe - qb + (w - 1) * (highOfDifference - q) - qu + u))
+}
+
+/** Adds to one number of a column. */
+export const add = (column: Float64Array, at: number, amount: number): void => {
+  column[at] = (column[at] as number) + amount
+}

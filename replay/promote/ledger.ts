@@ -1,0 +1,171 @@
+// Where promotions are kept: written as spans to the collector, which answers when they are stored, and read back from
+// ClickHouse, where a canary's decisions are summed as well, so that what travels does not grow with the traffic.
+import { randomBytes } from 'node:crypto'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { type ClickHouseClient, ClickHouseLogLevel, createClient } from '@clickhouse/client'
+import type { Attributes } from '../../router/policy/attributes.ts'
+import { promotionSpans } from '../../router/policy/promotion.ts'
+import { type DecisionRecord, outcomeStatuses } from '../../router/policy/record.ts'
+import { metrics } from '../estimate/metrics.ts'
+import type { ArmSum } from './canary.ts'
+import type { GateSummary } from './gate-report.ts'
+import { type Promotion, promotionSchema, promotionToAttributes, replayToAttributes } from './promotion.ts'
+
+const requestMsMax = 60_000
+const triesMax = 5
+const retryMsFirst = 200
+const promotionsMax = 10_000
+
+/** A promotion could not be recorded or read. */
+export class LedgerError extends Error {
+  readonly code: 'ledger-unreachable' | 'promotion-not-found'
+  constructor(code: LedgerError['code'], message: string) {
+    super(message)
+    this.code = code
+  }
+}
+
+export type Ledger = {
+  /** Resolves when the state is stored. */
+  readonly record: (promotion: Promotion) => Promise<void>
+  readonly load: (id: string) => Promise<Promotion>
+  /** The last state of every promotion, oldest first. */
+  readonly all: () => Promise<Promotion[]>
+  /** What the canary's arms came to, quality only where it was decided before `settledMs`. */
+  readonly sums: (promotion: Promotion, settledMs: number) => Promise<ArmSum[]>
+  readonly close: () => Promise<void>
+}
+
+/** The collector at `otlpUrl` and the ClickHouse at `clickhouseUrl`. Every call may throw a LedgerError. */
+export const openLedger = (otlpUrl: string, clickhouseUrl: string): Ledger => {
+  const client = createClient({
+    url: clickhouseUrl,
+    request_timeout: requestMsMax,
+    log: { level: ClickHouseLogLevel.OFF },
+  })
+  const promotionsWhere = async (condition: string, id = ''): Promise<Promotion[]> => {
+    const rows = await ask<{ promotion: string }>(
+      client,
+      `SELECT argMax(promotion, seq) AS promotion FROM otel.promotions FINAL WHERE ${condition}
+       GROUP BY id ORDER BY min(time) LIMIT ${promotionsMax}`,
+      { id },
+    )
+    return rows.map(({ promotion }) => promotionSchema.parse(JSON.parse(promotion)))
+  }
+  return {
+    record: (promotion) => send(otlpUrl, promotionSpans.promotion, promotionToAttributes(promotion)),
+    load: async (id) => {
+      const [promotion] = await promotionsWhere('id = {id:String}', id)
+      if (promotion) return promotion
+      throw new LedgerError(
+        'promotion-not-found',
+        `reading promotion '${id}': ClickHouse at ${hostOf(clickhouseUrl)} has no such promotion`,
+      )
+    },
+    all: () => promotionsWhere('1'),
+    sums: (promotion, settledMs) =>
+      ask<ArmSum>(client, sumsQuery, {
+        hash: promotion.canary.hash,
+        from: promotion.started_at,
+        settled: new Date(settledMs).toISOString(),
+      }),
+    close: () => client.close(),
+  }
+}
+
+/** Keeps what a gate made of a replay, in `otel.replay_runs`. Throws a LedgerError. */
+export const recordReplay = (otlpUrl: string, summary: GateSummary, id: string): Promise<void> =>
+  send(otlpUrl, promotionSpans.replay, replayToAttributes(summary, id))
+
+const hostOf = (url: string): string => new URL(url).host
+
+const ask = async <Row>(
+  client: ClickHouseClient,
+  query: string,
+  parameters: Record<string, string>,
+): Promise<Row[]> => {
+  try {
+    const result = await client.query({ query, query_params: parameters, format: 'JSONEachRow' })
+    return await result.json<Row>()
+  } catch (error) {
+    const { message, code } = error as Error & { code?: string }
+    throw new LedgerError('ledger-unreachable', `reading promotions from ClickHouse: ${message || code || 'no answer'}`)
+  }
+}
+
+/** The statuses that count as failures, by the metric's own definition. */
+const failures = outcomeStatuses
+  .filter((status) => metrics.failed.read({ outcome: { status } } as DecisionRecord, { slowAboveMs: null }) === 1)
+  .map((status) => `'${status}'`)
+  .join(', ')
+
+const amountSum = (metric: string): string =>
+  `('${metric}', 'known', sum(keep * ifNull(${metric}, 0)), sumIf(keep, ${metric} IS NOT NULL))`
+
+/** One row per arm, metric and way to fill in missing feedback; a cluster is a session, or a request without one. */
+const sumsQuery = `
+  SELECT arm, measure.1 AS metric, measure.2 AS fill, toFloat64(count()) AS clusters, sum(measure.3) AS total,
+    sum(measure.4) AS rows, sum(measure.3 * measure.3) AS totalSquared, sum(measure.3 * measure.4) AS totalRows,
+    sum(measure.4 * measure.4) AS rowsSquared
+  FROM (
+    SELECT arm, arrayJoin([
+      ('failed', 'known', sum(keep * (outcome IN (${failures}))), sum(keep)),
+      ('abandoned', 'known', sum(keep * (outcome = 'client-abort')), sum(keep)),
+      ${['cost_usd', 'latency_ms', 'ttft_ms'].map(amountSum).join(',\n      ')},
+      ('quality', 'known', sumIf(keep * score, settled AND judged), sumIf(keep, settled AND judged)),
+      ('quality', 'zero', sumIf(keep * score, settled AND judged), sumIf(keep, settled)),
+      ('quality', 'one', sumIf(keep * if(judged, score, 1), settled), sumIf(keep, settled))
+    ]) AS measure
+    FROM (
+      SELECT replaceOne(path[1], 'arm:', '') AS arm, if(session = '', toString(decision_id), session) AS cluster,
+        1 / greatest(keep_probability, 1e-6) AS keep, outcome, cost_usd, latency_ms, ttft_ms, f.score IS NOT NULL AS judged,
+        least(1, greatest(0, ifNull(f.score, 0))) AS score, decision_time < parseDateTime64BestEffort({settled:String}, 9) AS settled
+      FROM (SELECT * FROM otel.routing_decisions FINAL
+        WHERE policy_hash = {hash:String} AND decision_time >= parseDateTime64BestEffort({from:String}, 9)
+          AND path[1] IN ('arm:production', 'arm:candidate')) AS d
+      LEFT JOIN (SELECT decision_id, toNullable(score) AS score FROM otel.feedback FINAL WHERE name = 'quality') AS f
+        ON d.decision_id = f.decision_id
+    )
+    GROUP BY arm, cluster
+  )
+  GROUP BY arm, metric, fill`
+
+/** Sends one span; asked again with the same bytes, the collector stores it once. */
+const send = async (otlpUrl: string, name: string, attributes: Attributes): Promise<void> => {
+  const body = spanRequest(name, attributes)
+  let why = ''
+  for (let attempt = 0; attempt < triesMax; attempt++) {
+    if (attempt > 0) await sleep(retryMsFirst * 2 ** attempt)
+    try {
+      const response = await fetch(new URL('/v1/traces', otlpUrl), {
+        method: 'POST',
+        headers: { 'content-type': 'application/json' },
+        body,
+        signal: AbortSignal.timeout(requestMsMax),
+      })
+      if (response.ok) return
+      why = `${response.status} ${(await response.text()).slice(0, 200)}`
+    } catch (error) {
+      why = (error as { cause?: Error }).cause?.message ?? (error as Error).message
+    }
+  }
+  throw new LedgerError('ledger-unreachable', `recording ${name} at ${hostOf(otlpUrl)}: ${why}, ${triesMax} times`)
+}
+
+/** A span of no duration in OTLP's JSON shape. */
+const spanRequest = (name: string, attributes: Attributes): string => {
+  const time = `${Date.now()}000000`
+  const span = {
+    traceId: randomBytes(16).toString('hex'),
+    spanId: randomBytes(8).toString('hex'),
+    name,
+    kind: 1,
+    startTimeUnixNano: time,
+    endTimeUnixNano: time,
+    attributes: Object.entries(attributes).map(([key, value]) => ({ key, value: { stringValue: String(value) } })),
+  }
+  const resource = { attributes: [{ key: 'service.name', value: { stringValue: 'signalbox' } }] }
+  return JSON.stringify({
+    resourceSpans: [{ resource, scopeSpans: [{ scope: { name: 'signalbox' }, spans: [span] }] }],
+  })
+}

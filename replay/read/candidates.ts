@@ -1,0 +1,125 @@
+// The candidates of a decision from the parallel arrays of `otel.routing_decisions`: item by item, feature by feature, in one
+// shape of object for all, because there are fourteen features to each candidate and several candidates to each row.
+import type { DecisionRecord, Exclusion, Features } from '../../router/policy/record.ts'
+import { columnFeatures } from '../../router/policy/sql-columns.ts'
+import { type Block, boundsOf, type Column, columnOf, type Numbers, numberAt, unexpected } from './native.ts'
+
+/** How many different texts of extra features are kept parsed while a block is read. */
+const extrasKeptMax = 10_000
+
+type NumericFeature = Exclude<keyof typeof columnFeatures, 'provider' | 'breaker'>
+const numericFeatures = Object.entries(columnFeatures)
+  .filter(([, type]) => type === 'double')
+  .map(([name]) => name as NumericFeature)
+
+/** The columns beside `candidates.extra` that candidates are made of. */
+export const candidateColumns: readonly string[] = [
+  ...['model', 'eligible', 'exclusion', 'unknown', 'score', 'probability', 'provider', 'breaker'],
+  ...numericFeatures,
+]
+
+/** Reads the candidates of a row. */
+export const candidateReader = (block: Block): ((row: number) => DecisionRecord['candidates']) => {
+  const { ends } = columnOf(block, 'candidates.model', 'array')
+  const items = <Kind extends 'text' | 'number'>(name: string, kind: Kind): Extract<Column, { kind: Kind }> => {
+    const found = columnOf(block, `candidates.${name}`, 'array')
+    const total = (of: ArrayLike<number>): number => (of.length === 0 ? 0 : (of[of.length - 1] as number))
+    if (found.items.kind !== kind || total(found.ends) !== total(ends))
+      throw unexpected(`column candidates.${name} does not stand beside candidates.model, item by item, as ${kind}`)
+    return found.items as Extract<Column, { kind: Kind }>
+  }
+  const model = items('model', 'text').values
+  const [eligible, probability] = [items('eligible', 'number').values, items('probability', 'number').values]
+  const [exclusion, unknown, score] = [
+    items('exclusion', 'text').values,
+    items('unknown', 'text').values,
+    items('score', 'number'),
+  ]
+  const featuresOf = featureReader(items)
+  const [inputTokens, outputTokensMax] = [
+    columnOf(block, 'request_input_tokens', 'number'),
+    columnOf(block, 'request_output_tokens_max', 'number'),
+  ]
+  const neededAt = (row: number): number => (numberAt(inputTokens, row) ?? 0) + (numberAt(outputTokensMax, row) ?? 0)
+  return (row) => {
+    const candidates: DecisionRecord['candidates'] = []
+    const [from, end] = boundsOf(ends, row)
+    for (let at = from; at < end; at += 1) {
+      const features = featuresOf(at)
+      const excluded = exclusion[at] as string
+      candidates.push({
+        model: model[at] as string,
+        eligible: eligible[at] === 1,
+        exclusion: excluded === '' ? null : exclusionOf(excluded, unknown[at] as string, neededAt(row), features),
+        score: numberAt(score, at),
+        probability: probability[at] as number,
+        features,
+      })
+    }
+    return candidates
+  }
+}
+
+const exclusionOf = (text: string, feature: string, neededTokens: number, features: Features): Exclusion => {
+  if (text.startsWith('rule:')) return { kind: 'rule', name: text.slice('rule:'.length) }
+  const kind = text as Exclude<Exclusion['kind'], 'rule'>
+  switch (kind) {
+    case 'feature-unknown':
+      return { kind, feature }
+    case 'context-window':
+      return { kind, needed_tokens: neededTokens, tokens_max: features.context_tokens_max as number }
+    case 'not-requested':
+    case 'not-in-policy':
+    case 'breaker-open':
+    case 'score-not-finite':
+      return { kind }
+  }
+  throw unexpected(`an exclusion: found '${text.slice(0, 100)}'`)
+}
+
+type Items = <Kind extends 'text' | 'number'>(name: string, kind: Kind) => Extract<Column, { kind: Kind }>
+
+const featureReader = (items: Items): ((at: number) => DecisionRecord['candidates'][number]['features']) => {
+  const [provider, breaker, extra] = [
+    items('provider', 'text').values,
+    items('breaker', 'text').values,
+    items('extra', 'text').values,
+  ]
+  const extras = new Map<string, Features>()
+  const extrasOf = (text: string): Features => {
+    const parsed = extras.get(text) ?? jsonOf(text)
+    if (extras.size < extrasKeptMax) extras.set(text, parsed)
+    return parsed
+  }
+  const of = Object.fromEntries(numericFeatures.map((name) => [name, items(name, 'number')])) as Record<
+    NumericFeature,
+    Numbers
+  >
+  return (at) => {
+    const features = {
+      provider: provider[at] as string,
+      context_tokens_max: numberAt(of.context_tokens_max, at),
+      input_usd_per_mtok: numberAt(of.input_usd_per_mtok, at),
+      output_usd_per_mtok: numberAt(of.output_usd_per_mtok, at),
+      cost_usd: numberAt(of.cost_usd, at),
+      quality: numberAt(of.quality, at),
+      output_tokens_expected: numberAt(of.output_tokens_expected, at),
+      ttft_ms: numberAt(of.ttft_ms, at),
+      tokens_per_s: numberAt(of.tokens_per_s, at),
+      latency_ms: numberAt(of.latency_ms, at),
+      error_rate: numberAt(of.error_rate, at),
+      samples: numberAt(of.samples, at),
+      in_flight: numberAt(of.in_flight, at),
+      breaker: breaker[at] as string,
+    } satisfies Record<keyof typeof columnFeatures, string | number | null>
+    return extra[at] === '' ? features : { ...features, ...extrasOf(extra[at] as string) }
+  }
+}
+
+const jsonOf = (text: string): Features => {
+  try {
+    return JSON.parse(text) as Features
+  } catch (error) {
+    throw unexpected(`candidates.extra: not JSON: ${(error as Error).message}`)
+  }
+}

@@ -1,0 +1,193 @@
+// Decision records from columns: the one place that spells, for reading, which column of `otel.routing_decisions` is which
+// field. A record comes out equal to its JSON, key by key and bit by bit: rows whose columns cannot say all of it carry the JSON
+// in `irregular` and are parsed. `recordsOf` needs nothing but the bytes of a result, so that a worker can be handed them.
+import {
+  type DecisionRecord,
+  numberSources,
+  type Outcome,
+  outcomeStatuses,
+  reasons,
+  streamEnds,
+} from '../../router/policy/record.ts'
+import { candidateColumns, candidateReader } from './candidates.ts'
+import { type Block, blocksOf, boundsOf, columnOf, type Numbers, numberAt, unexpected } from './native.ts'
+import { parseRecord } from './parse.ts'
+
+/** What to select from `otel.routing_decisions` for `recordsOf`; `quality`, the feedback, is joined to it. */
+export const recordColumns: readonly string[] = [
+  'toString(decision_id) AS id',
+  'toFloat64(toUnixTimestamp64Milli(decision_time)) AS time_ms',
+  ...['session', 'engine', 'policy_name', 'policy_hash', 'path'],
+  ...['requested_model', 'request_input_tokens', 'request_output_tokens_max', 'stream', 'tier', 'tenant', 'user'],
+  'mapKeys(tags) AS `tags.keys`',
+  'mapValues(tags) AS `tags.values`',
+  ...candidateColumns.map((name) => `\`candidates.${name}\``),
+  "CAST(`candidates.extra`, 'Array(LowCardinality(String))') AS `candidates.extra`",
+  ...['chosen_model', 'reason', 'explored', 'plan', 'keep_probability'],
+  ...['outcome', 'served_model', 'attempts', 'http_status', 'error_type', 'cost_usd', 'cost_source'],
+  ...['latency_ms', 'ttft_ms', 'input_tokens', 'output_tokens', 'tokens_source', 'stream_end', 'irregular'],
+]
+
+/** A record with its feedback as a quality between 0 and 1; the record itself where there is none. */
+export const withQuality = (record: DecisionRecord, quality: number | null): DecisionRecord =>
+  quality === null || !record.outcome
+    ? record
+    : { ...record, outcome: { ...record.outcome, quality: Math.min(1, Math.max(0, quality)) } }
+
+/**
+ * The records in a result in Native format of `recordColumns` and `quality`, by time and then by id. They are made one by one
+ * as they are asked for, because a record that is let go before the next is made costs the collector of garbage nothing.
+ * Throws a SourceError where the bytes are not such a result.
+ */
+export function* recordsOf(result: ArrayBuffer): Generator<DecisionRecord> {
+  const blocks = [...blocksOf(result)]
+  const readers = blocks.map(rowReader)
+  let good = 0
+  for (const { block, row } of inOrder(blocks)) yield (readers[block] as RowReader)(row, good++)
+}
+
+type RowReader = (row: number, readBefore: number) => DecisionRecord
+
+/** Every row of every block. The sort is here because ClickHouse would move all columns of a row, and this moves one number. */
+function* inOrder(blocks: readonly Block[]): Generator<{ readonly block: number; readonly row: number }> {
+  const rowsMax = Math.max(1, ...blocks.map(({ rows }) => rows))
+  const times = blocks.map((block) => columnOf(block, 'time_ms', 'number').values)
+  const ids = blocks.map((block) => columnOf(block, 'id', 'text').values)
+  const order = blocks.flatMap(({ rows }, block) => Array.from({ length: rows }, (_, row) => block * rowsMax + row))
+  const at = <Value>(columns: readonly ArrayLike<Value>[], place: number): Value =>
+    columns[Math.floor(place / rowsMax)]?.[place % rowsMax] as Value
+  order.sort((a, b) => at(times, a) - at(times, b) || (at(ids, a) < at(ids, b) ? -1 : 1))
+  for (const place of order) yield { block: Math.floor(place / rowsMax), row: place % rowsMax }
+}
+
+/** One of the words that a field may be. */
+const oneOf = <Word extends string>(words: readonly Word[], field: string): ((word: string) => Word) => {
+  const known = new Set<string>(words)
+  return (word) => {
+    if (!known.has(word)) throw unexpected(`${field}: found '${word.slice(0, 100)}'; wanted ${words.join(', ')}`)
+    return word as Word
+  }
+}
+const reasonOf = oneOf(reasons, 'reason')
+const statusOf = oneOf(outcomeStatuses, 'outcome.status')
+const sourceOf = oneOf(numberSources, 'outcome source')
+const streamEndOf = oneOf(streamEnds, 'outcome.stream_end')
+
+const timeOf = (ms: number): string => {
+  try {
+    return new Date(ms).toISOString()
+  } catch {
+    throw unexpected(`decision_time: found ${ms}; wanted milliseconds of the epoch`)
+  }
+}
+
+/** Reads row by row what a block holds by column. */
+const rowReader = (block: Block): RowReader => {
+  const numbers = (name: string): Numbers => columnOf(block, name, 'number')
+  const texts = (name: string): readonly string[] => columnOf(block, name, 'text').values
+  const irregular = columnOf(block, 'irregular', 'text')
+  const [id, timeMs, session, engine] = [texts('id'), numbers('time_ms').values, texts('session'), texts('engine')]
+  const [policyName, policyHash, path] = [texts('policy_name'), texts('policy_hash'), listReader(block, 'path')]
+  const [chosen, reason, explored] = [texts('chosen_model'), texts('reason'), numbers('explored').values]
+  const [plan, keepProbability] = [listReader(block, 'plan'), numbers('keep_probability').values]
+  const [requestOf, candidatesOf, outcomeOf] = [requestReader(block), candidateReader(block), outcomeReader(block)]
+  const quality = numbers('quality')
+  return (row, readBefore) => {
+    if (irregular.nulls?.[row] !== 1) {
+      const parsed = parseRecord(irregular.values[row] as string, `${id[row]} of otel.routing_decisions`, readBefore)
+      return withQuality(parsed, numberAt(quality, row))
+    }
+    const outcome = outcomeOf(row)
+    return {
+      v: 1,
+      id: id[row] as string,
+      time: timeOf(timeMs[row] as number),
+      session: session[row] as string,
+      engine: engine[row] as string,
+      policy: { name: policyName[row] as string, hash: policyHash[row] as string },
+      path: path(row),
+      request: requestOf(row),
+      candidates: candidatesOf(row),
+      chosen: chosen[row] || null,
+      ...(reason[row] === '' ? {} : { reason: reasonOf(reason[row] as string) }),
+      explored: explored[row] === 1,
+      plan: plan(row),
+      keep_probability: keepProbability[row] as number,
+      ...(outcome ? { outcome } : {}),
+    }
+  }
+}
+
+const listReader = (block: Block, name: string): ((row: number) => string[]) => {
+  const { ends, items } = columnOf(block, name, 'array')
+  if (items.kind !== 'text') throw unexpected(`column ${name} holds ${items.kind}; wanted text`)
+  const { values } = items
+  return (row) => values.slice(...boundsOf(ends, row))
+}
+
+const requestReader = (block: Block): ((row: number) => DecisionRecord['request']) => {
+  const texts = (name: string): readonly string[] => columnOf(block, name, 'text').values
+  const inputTokens = columnOf(block, 'request_input_tokens', 'number').values
+  const [outputTokensMax, stream] = [
+    columnOf(block, 'request_output_tokens_max', 'number'),
+    columnOf(block, 'stream', 'number').values,
+  ]
+  const [model, tier, tenant, user] = [texts('requested_model'), texts('tier'), texts('tenant'), texts('user')]
+  const [keys, values] = [listReader(block, 'tags.keys'), listReader(block, 'tags.values')]
+  return (row) => {
+    const tags: Record<string, string> = {}
+    const texts = values(row)
+    keys(row).forEach((key, at) => {
+      tags[key] = texts[at] as string
+    })
+    return {
+      model: model[row] as string,
+      input_tokens: inputTokens[row] as number,
+      output_tokens_max: numberAt(outputTokensMax, row),
+      stream: stream[row] === 1,
+      tier: tier[row] as string,
+      tenant: tenant[row] as string,
+      user: user[row] as string,
+      tags,
+    }
+  }
+}
+
+const outcomeReader = (block: Block): ((row: number) => Outcome | null) => {
+  const texts = (name: string): readonly string[] => columnOf(block, name, 'text').values
+  const numbers = (name: string): Numbers => columnOf(block, name, 'number')
+  const [status, served, errorType, streamEnd] = [
+    texts('outcome'),
+    texts('served_model'),
+    texts('error_type'),
+    texts('stream_end'),
+  ]
+  const [costSource, tokensSource] = [texts('cost_source'), texts('tokens_source')]
+  const [attempts, httpStatus, costUsd] = [
+    numbers('attempts').values,
+    numbers('http_status').values,
+    numbers('cost_usd'),
+  ]
+  const [latencyMs, ttftMs, quality] = [numbers('latency_ms'), numbers('ttft_ms'), numbers('quality')]
+  const [inputTokens, outputTokens] = [numbers('input_tokens'), numbers('output_tokens')]
+  return (row) => {
+    if (status[row] === '') return null
+    const judged = numberAt(quality, row)
+    return {
+      status: statusOf(status[row] as string),
+      served: served[row] || null,
+      attempts: attempts[row] as number,
+      http_status: httpStatus[row] as number,
+      error_type: errorType[row] || null,
+      cost_usd: numberAt(costUsd, row),
+      cost_source: sourceOf(costSource[row] as string),
+      latency_ms: numberAt(latencyMs, row),
+      ttft_ms: numberAt(ttftMs, row),
+      input_tokens: numberAt(inputTokens, row),
+      output_tokens: numberAt(outputTokens, row),
+      tokens_source: sourceOf(tokensSource[row] as string),
+      stream_end: streamEnd[row] === '' ? null : streamEndOf(streamEnd[row] as string),
+      quality: judged === null ? null : Math.min(1, Math.max(0, judged)),
+    }
+  }
+}

@@ -1,0 +1,190 @@
+// The JavaScript engine: a source of any size is gone through twice, once to survey it and once to decide it again, and only
+// sums stay. A source that comes as slices of bytes is dealt to worker threads; one that comes as lines is decided here. A
+// source that is small is kept in between, so that it is read once.
+import { availableParallelism } from 'node:os'
+import { Worker } from 'node:worker_threads'
+import type { Policy } from '../../router/policy/policy.ts'
+import type { DecisionRecord } from '../../router/policy/record.ts'
+import type { Objective } from '../estimate/metrics.ts'
+import { SourceError } from '../read/parse.ts'
+import { recordsOf } from '../read/rows.ts'
+import type { Slice, Source } from '../read/source.ts'
+import { type Gathered, mergeGathered, startGathering } from './gather.ts'
+import { type Survey, startRetelling, startSurvey } from './survey.ts'
+import { surveySql } from './survey-sql.ts'
+import { type LoggedPolicy, shelve } from './verify.ts'
+import type { WorkerAnswer, WorkerInput, WorkerTask } from './worker.ts'
+
+/** Records of a source of lines that are kept between the passes. */
+const keptRecordsMax = 100_000
+export const threadsMax = 64
+/** A thread holds sums, and a few hundred records at a time. */
+const resourceLimits = { maxOldGenerationSizeMb: 1024, maxYoungGenerationSizeMb: 32 }
+/** Slices that wait for a thread, per thread: one being decided, one ready. */
+const slicesAhead = 2
+
+/** `pass` is 1 or 2 of `passes`; `done` is in the unit of the source's size. */
+export type Progress = (progress: { readonly pass: 'survey' | 'decide'; readonly rows: number }) => void
+
+export type EngineOptions = {
+  readonly objective: Objective
+  /** How many threads decide; by default as many as there are cores. */
+  readonly threads?: number
+  readonly onProgress?: Progress
+}
+
+/** A log that is known and can be decided again. */
+export type Log = {
+  readonly survey: Survey
+  readonly policies: readonly LoggedPolicy[]
+  readonly gather: (candidates: readonly Policy[]) => Promise<Gathered>
+}
+
+type Records = AsyncIterable<Iterable<DecisionRecord>>
+
+/** Surveys a source. `policies` are those that decided, as far as their texts are known. */
+export const surveyLog = async (
+  source: Source,
+  policies: readonly LoggedPolicy[],
+  options: EngineOptions,
+): Promise<Log> => {
+  const read = rereadable(source)
+  const asked = source.ask && (await surveySql(source.ask, policies, options.objective))
+  const survey = asked ?? (await surveyRecords(read, policies, options))
+  const threads = Math.min(threadsMax, options.threads ?? availableParallelism())
+  const gather = async (candidates: readonly Policy[]): Promise<Gathered> => {
+    // The first of two records with one id counts, and only one thread knows which that is.
+    if (source.slices && threads > 1 && survey.duplicates === 0)
+      return gatherInThreads(
+        { survey, policies, candidates: candidates.map((policy) => policy.source) },
+        source.slices(),
+        threads,
+        options.onProgress,
+      )
+    const gathering = startGathering(survey, shelve(policies, survey.features), candidates)
+    await each(read(), gathering.add, 'decide', options.onProgress)
+    return gathering.close()
+  }
+  return { survey, policies, gather }
+}
+
+const surveyRecords = async (
+  read: () => Records,
+  policies: readonly LoggedPolicy[],
+  { objective, onProgress }: EngineOptions,
+): Promise<Survey> => {
+  const first = startSurvey(policies, objective)
+  await each(read(), first.add, 'survey', onProgress)
+  const survey = first.close()
+  if (survey.clusters.rootOf.size === 0) return survey
+  const again = startRetelling(survey)
+  await each(read(), again.add, 'survey', onProgress)
+  return again.close()
+}
+
+const each = async (
+  batches: Records,
+  add: (record: DecisionRecord) => void,
+  pass: 'survey' | 'decide',
+  onProgress: Progress | undefined,
+): Promise<void> => {
+  let rows = 0
+  for await (const batch of batches) {
+    for (const record of batch) {
+      add(record)
+      rows++
+    }
+    onProgress?.({ pass, rows })
+  }
+}
+
+/** A source that can be read again; lines are kept while they are few. */
+const rereadable = (source: Source): (() => Records) => {
+  const { slices } = source
+  if (slices)
+    return async function* () {
+      for await (const { bytes } of slices()) yield recordsOf(bytes)
+    }
+  let kept: (readonly DecisionRecord[])[] | null = null
+  return async function* () {
+    if (kept) {
+      yield* kept
+      return
+    }
+    let keeping: (readonly DecisionRecord[])[] | null = []
+    let rows = 0
+    for await (const batch of source.batches()) {
+      rows += batch.length
+      if (rows > keptRecordsMax) keeping = null
+      keeping?.push(batch)
+      yield batch
+    }
+    kept = keeping
+  }
+}
+
+/** Deals slices to threads as they become free, and adds up what they hand back. */
+const gatherInThreads = async (
+  input: WorkerInput,
+  slices: AsyncIterable<Slice>,
+  threads: number,
+  onProgress: Progress | undefined,
+): Promise<Gathered> => {
+  const crew = Array.from({ length: threads }, () => thread(input))
+  try {
+    let rows = 0
+    for await (const slice of slices) {
+      const free = await Promise.race(crew.map((member) => member.free()))
+      free.send({ bytes: slice.bytes })
+      rows += slice.rows
+      onProgress?.({ pass: 'decide', rows })
+    }
+    const gathered = await Promise.all(crew.map((member) => member.end()))
+    return gathered.reduce(mergeGathered)
+  } finally {
+    await Promise.all(crew.map((member) => member.stop()))
+  }
+}
+
+/** One thread, with a short queue of its own. */
+const thread = (input: WorkerInput) => {
+  const file = import.meta.url.endsWith('.ts') ? './worker.ts' : './worker.js'
+  const worker = new Worker(new URL(file, import.meta.url), { workerData: input, resourceLimits })
+  let waiting = 0
+  let wake = (): void => {}
+  const result = Promise.withResolvers<Gathered>()
+  // Whoever waits for a place is told of a failure, too; nobody may be waiting.
+  result.promise.catch(() => wake())
+  worker.on('error', result.reject)
+  worker.on('message', (answer: WorkerAnswer) => {
+    if (answer.kind === 'gathered') result.resolve(answer.gathered)
+    else if (answer.kind === 'failed')
+      result.reject(new SourceError(answer.code as SourceError['code'], answer.message))
+    else {
+      waiting--
+      wake()
+    }
+  })
+  const member = {
+    /** Resolves to itself as soon as it has room for a slice; rejects when the thread failed. */
+    free: async () => {
+      while (waiting >= slicesAhead) {
+        await new Promise<void>((resolve) => {
+          wake = resolve
+        })
+        await Promise.race([result.promise, Promise.resolve()])
+      }
+      return member
+    },
+    send: (task: Exclude<WorkerTask, 'end'>): void => {
+      waiting++
+      worker.postMessage(task, [task.bytes])
+    },
+    end: (): Promise<Gathered> => {
+      worker.postMessage('end' satisfies WorkerTask)
+      return result.promise
+    },
+    stop: () => worker.terminate(),
+  }
+  return member
+}

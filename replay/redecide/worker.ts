@@ -1,0 +1,43 @@
+// A thread that goes through slices of a log: bytes come in, and when told to end it hands back what it added up.
+import { parentPort, workerData } from 'node:worker_threads'
+import { parsePolicy } from '../../router/policy/policy.ts'
+import { recordsOf } from '../read/rows.ts'
+import { startGathering } from './gather.ts'
+import type { Survey } from './survey.ts'
+import { type LoggedPolicy, shelve } from './verify.ts'
+
+export type WorkerInput = {
+  readonly survey: Survey
+  readonly policies: readonly LoggedPolicy[]
+  /** Their sources; they are known to be sound. */
+  readonly candidates: readonly string[]
+}
+/** Bytes of a slice, or the end. */
+export type WorkerTask = { readonly bytes: ArrayBuffer } | 'end'
+/** A slice is done; what was added up; what went wrong. */
+export type WorkerAnswer =
+  | { readonly kind: 'done' }
+  | { readonly kind: 'gathered'; readonly gathered: ReturnType<ReturnType<typeof startGathering>['close']> }
+  | { readonly kind: 'failed'; readonly code: string; readonly message: string }
+
+const { survey, policies, candidates } = workerData as WorkerInput
+const gathering = startGathering(
+  survey,
+  shelve(policies, survey.features),
+  candidates.map((source) => parsePolicy(source, survey.features)),
+)
+const port = parentPort
+const answer = (message: WorkerAnswer): void => port?.postMessage(message)
+
+port?.on('message', (task: WorkerTask) => {
+  try {
+    if (task === 'end') answer({ kind: 'gathered', gathered: gathering.close() })
+    else {
+      for (const record of recordsOf(task.bytes)) gathering.add(record)
+      answer({ kind: 'done' })
+    }
+  } catch (error) {
+    const { code = 'source-unreadable', message } = error as Error & { code?: string }
+    answer({ kind: 'failed', code, message })
+  }
+})

@@ -1,0 +1,153 @@
+// `signalbox replay run`: a candidate policy on captured decisions, as text, JSON or a page, and the verdict as an exit code.
+import { writeFile } from 'node:fs/promises'
+import { type Command, Option } from 'commander'
+import type { Goal } from './judge/gate.ts'
+import {
+  type CandidateOptions,
+  candidateCommand,
+  example,
+  exitWith,
+  loadPolicy,
+  nothingFound,
+  number,
+  policiesOf,
+  withProgress,
+  withSource,
+} from './log-command.ts'
+import { SourceError } from './read/source.ts'
+import { threadsMax } from './redecide/engine.ts'
+import { reportHtml } from './report/html.ts'
+import { reportText } from './report/text.ts'
+import { type Replay, type ReplayOptions, replayDefaults, replaySource } from './run.ts'
+
+const goals: Readonly<Record<string, Goal>> = { cost: 'cost_usd', latency: 'latency_ms', quality: 'quality' }
+const replicatesMax = 10_000
+
+type RunOptions = CandidateOptions & {
+  readonly goal: string
+  readonly margin: number
+  readonly slowAboveMs?: number
+  readonly replicates: number
+  readonly seed: number
+  readonly threads?: number
+  readonly json?: boolean
+  readonly html?: string
+  readonly trustPropensities?: boolean
+  readonly missingAtRandom?: boolean
+}
+
+export const runCommand = (): Command =>
+  candidateCommand('run')
+    .description(
+      'Estimate a candidate policy on captured decisions and give a verdict (exit 0 promote, 1 reject, 2 undecided, 3 evidence invalid).',
+    )
+    .addOption(new Option('--goal <metric>', 'what must get better').choices(Object.keys(goals)).default('cost'))
+    .option(
+      '--margin <amount>',
+      'how much quality, and the shares of failures and of given-up requests, may get worse',
+      number('a number above 0 and below 1', 0, 1 - Number.EPSILON),
+      replayDefaults.margin,
+    )
+    .option(
+      '--slow-above-ms <ms>',
+      'also compare the share of requests slower than this',
+      number('a number above 0', 0),
+    )
+    .option('--trust-propensities', 'use decisions that cannot be verified, on your word; the report says so')
+    .option(
+      '--missing-at-random',
+      'take requests without an outcome to be like the others, on your word; the report says so',
+    )
+    .option(
+      '--replicates <count>',
+      'bootstrap replicates beside the formulas; 0 for none',
+      number(`a whole number from 0 to ${replicatesMax}`, -1, replicatesMax, true),
+      replayDefaults.replicates,
+    )
+    .option('--seed <number>', 'of the bootstrap', number('a whole number', -1, 2 ** 32, true), replayDefaults.seed)
+    .option(
+      '--threads <count>',
+      'how many threads decide',
+      number(`a whole number from 1 to ${threadsMax}`, 0, threadsMax, true),
+    )
+    .option('--html <file>', 'also write the report as one HTML file')
+    .option('--json', 'print everything as JSON')
+    .addHelpText(
+      'after',
+      example('run --policy candidate.yaml --against balanced --from 2026-11-01 --html report.html'),
+    )
+    .action(exitWith(run))
+
+/** What the gate and the page share: one candidate's replay, as options say. */
+export const replayOf = async (
+  options: CandidateOptions & { readonly threads?: number },
+  judged: ReplayOptions,
+): Promise<Replay> =>
+  withSource(options, async (source) => {
+    const policies = await policiesOf(source, options)
+    const threads = options.threads === undefined ? {} : { threads: options.threads }
+    const [replay] = await withProgress(source, (onProgress) =>
+      replaySource(
+        source,
+        policies,
+        async ({ rows, duplicates, impossibleCount, features }) => {
+          if (rows + duplicates + impossibleCount === 0) throw nothingFound(source)
+          return [await loadPolicy(options.policy, features)]
+        },
+        judged,
+        { ...threads, onProgress },
+      ),
+    )
+    return replay as Replay
+  })
+
+const run = async (options: RunOptions): Promise<number> => {
+  const result = await replayOf(options, {
+    goal: goals[options.goal] ?? 'cost_usd',
+    margin: options.margin,
+    trustPropensities: options.trustPropensities === true,
+    missingAtRandom: options.missingAtRandom === true,
+    slowAboveMs: options.slowAboveMs ?? null,
+    replicates: options.replicates,
+    seed: options.seed,
+  })
+  if (options.html !== undefined) await writeReport(options.html, reportHtml(result, commandLine(options)))
+  if (options.json) process.stdout.write(`${JSON.stringify(result, null, 2)}\n`)
+  else {
+    const colour = process.stdout.isTTY === true && process.stdout.hasColors()
+    process.stdout.write(reportText(result, { colour }))
+    if (options.html !== undefined) process.stdout.write(`\nreport: ${options.html}\n`)
+  }
+  return result.verdict.exitCode
+}
+
+const writeReport = async (path: string, html: string): Promise<void> => {
+  try {
+    await writeFile(path, html)
+  } catch (error) {
+    throw new SourceError('source-unreadable', `writing the report to ${path}: ${(error as Error).message}`)
+  }
+}
+
+/** The command that makes this report again. */
+const commandLine = (options: RunOptions): string => {
+  const quote = (text: string) => (/^[\w./:@%+=-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`)
+  const flag = (name: string, value: string | number | undefined) =>
+    value === undefined ? [] : [`--${name}`, quote(String(value))]
+  return [
+    'signalbox replay run',
+    ...flag('policy', options.policy),
+    ...flag('source', options.source.replace(/\/\/[^@/]*@/, '//')),
+    ...flag('against', options.against),
+    ...flag('from', options.from),
+    ...flag('to', options.to),
+    ...flag('goal', options.goal),
+    ...flag('margin', options.margin),
+    ...flag('slow-above-ms', options.slowAboveMs),
+    ...(options.replicates === replayDefaults.replicates ? [] : flag('replicates', options.replicates)),
+    ...(options.seed === replayDefaults.seed ? [] : flag('seed', options.seed)),
+    ...(options.loggedPolicy ? ['--logged-policy', ...options.loggedPolicy.map(quote)] : []),
+    ...(options.trustPropensities ? ['--trust-propensities'] : []),
+    ...(options.missingAtRandom ? ['--missing-at-random'] : []),
+  ].join(' ')
+}

@@ -22,6 +22,8 @@ const commands: Readonly<Record<string, () => Promise<Command>>> = {
   collector: async () => (await import('./serve.ts')).collectorCommand(),
   migrate: async () => (await import('./migrate.ts')).migrateCommand(),
   demo: async () => (await import('../demo/command.ts')).demoCommand(),
+  promote: async () => (await import('./promote.ts')).promoteCommand(),
+  rollback: async () => (await import('./promote.ts')).rollbackCommand(),
   explain: async () => (await import('./explain.ts')).explainCommand(),
   replay: async () => (await import('../replay/command.ts')).replayCommand(),
 }

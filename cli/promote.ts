@@ -4,8 +4,8 @@ import { randomUUID } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { SingleBar } from 'cli-progress'
-import { Command, InvalidArgumentError } from 'commander'
-import type { CandidateOptions } from '../replay/log-command.ts'
+import { Command } from 'commander'
+import { type CandidateOptions, number, sourceCommand } from '../replay/log-command.ts'
 import { comparisonsOf, promotionText } from '../replay/promote/calibration.ts'
 import { type Look, lookAt } from '../replay/promote/canary.ts'
 import { drive } from '../replay/promote/drive.ts'
@@ -18,10 +18,10 @@ import { type RouterAdmin, routerAdmin } from '../replay/promote/router.ts'
 import { policyText } from '../router/policy/policy.ts'
 
 const routerDefault = 'http://127.0.0.1:8080'
-const sourceDefault = 'http://127.0.0.1:8123'
 const otlpDefault = 'http://127.0.0.1:4318'
 const pollSecondsDefault = 30
 const secondsMax = 3600
+const hoursMax = 24 * 365
 /** A canary that nobody watches goes back after so many missed looks, but not before this time. */
 const leasePolls = 10
 const leaseSecondsMin = 300
@@ -51,14 +51,6 @@ type Options = Omit<CandidateOptions, 'policy'> &
     readonly json?: boolean
   }
 
-const numberIn =
-  (above: number, most: number) =>
-  (text: string): number => {
-    const value = Number(text)
-    if (text.trim() !== '' && value > above && value <= most) return value
-    throw new InvalidArgumentError(`found '${text}'; wanted a number above ${above} and at most ${most}`)
-  }
-
 const withRouter = (command: Command): Command =>
   command
     .option('--router <url>', 'the router', routerDefault)
@@ -77,20 +69,29 @@ const adminOf = ({ router, tokenEnv, by = 'signalbox promote' }: RouterOptions):
 }
 
 export const promoteCommand = (): Command =>
-  withRouter(new Command('promote'))
+  withRouter(sourceCommand('promote'))
     .description(
       'Hold a candidate policy against a gate, try it on a share of the sessions, and complete or roll back by itself (exit 0 completed, 1 harm, 2 undecided, 3 evidence invalid).',
     )
     .option('--policy <file>', 'the candidate policy')
     .option('--gate <file>', 'what must be shown, as in examples/gate.yaml')
-    .option('--source <url>', 'the ClickHouse that holds the decisions', sourceDefault)
     .option('--otlp-url <url>', 'the collector that records what happens', otlpDefault)
-    .option('--against <policy>', 'the logged policy, by name or hash; the one in force by default')
-    .option('--from <time>', 'only decisions at or after this time')
-    .option('--to <time>', 'only decisions before this time')
-    .option('--share <share>', "the candidate's share of the sessions, in place of the gate's", numberIn(0, 0.5))
-    .option('--max-hours <hours>', "how long the canary may take, in place of the gate's", numberIn(0, 24 * 365))
-    .option('--poll-seconds <seconds>', 'how often to look', numberIn(0, secondsMax), pollSecondsDefault)
+    .option(
+      '--share <share>',
+      "the candidate's share of the sessions, in place of the gate's",
+      number('a number above 0 and at most 0.5', 0, 0.5),
+    )
+    .option(
+      '--max-hours <hours>',
+      "how long the canary may take, in place of the gate's",
+      number('a number above 0', 0, hoursMax),
+    )
+    .option(
+      '--poll-seconds <seconds>',
+      'how often to look',
+      number(`a number above 0 and at most ${secondsMax}`, 0, secondsMax),
+      pollSecondsDefault,
+    )
     .option('--resume <id>', 'go on with a promotion that was stopped')
     .option('--realised <id>', 'attach what its canary came to again, with the feedback that came since')
     .option('--json', 'print the promotion as JSON')
@@ -141,6 +142,11 @@ const print = (text: string): void => void process.stdout.write(text.endsWith('\
 const say = (text: string): void => void process.stderr.write(`${text}\n`)
 
 const promote = async (options: Options): Promise<number> => {
+  if (!/^https?:\/\//.test(options.source))
+    throw new PromoteError(
+      'usage-invalid',
+      `promoting a policy: found --source ${options.source}; wanted the ClickHouse in which its canary can be watched`,
+    )
   const ledger = openLedger(options.otlpUrl, options.source)
   const show = (promotion: Promotion): void =>
     print(options.json ? JSON.stringify(promotion, null, 2) : promotionText(promotion))
@@ -178,7 +184,7 @@ const gateFor = async ({ gate, share, maxHours }: Options): Promise<Gate> => {
 
 /** Runs the gate and records its evidence; a promotion in its first state, or the exit code of a gate that was not passed. */
 const begin = async (options: Options, router: RouterAdmin, ledger: Ledger): Promise<Promotion | number> => {
-  const { policy, gate, otlpUrl, source, from, to } = options
+  const { policy, gate, otlpUrl } = options
   if (policy === undefined || gate === undefined)
     throw new PromoteError(
       'usage-invalid',
@@ -186,8 +192,7 @@ const begin = async (options: Options, router: RouterAdmin, ledger: Ledger): Pro
     )
   const inForce = await router.inForce()
   const { against = inForce.hash } = options
-  const named = Object.fromEntries(Object.entries({ from, to }).filter(([, value]) => value !== undefined))
-  const result = await judged({ source, policy, against, ...named }, await gateFor(options))
+  const result = await judged({ ...options, policy, against }, await gateFor(options))
   const evidence = { ...gateSummary(result), id: randomUUID() }
   await recordReplay(otlpUrl, evidence, evidence.id)
   if (!options.json) print(gateText(result))

@@ -30,6 +30,7 @@ type RunOptions = CandidateOptions & {
   readonly replicates: number
   readonly seed: number
   readonly threads?: number
+  readonly checkpoint?: string
   readonly json?: boolean
   readonly html?: string
   readonly trustPropensities?: boolean
@@ -70,6 +71,7 @@ export const runCommand = (): Command =>
       'how many threads decide',
       number(`a whole number from 1 to ${threadsMax}`, 0, threadsMax, true),
     )
+    .option('--checkpoint <file>', 'keep progress here every million rows, and go on from it when started again')
     .option('--html <file>', 'also write the report as one HTML file')
     .option('--json', 'print everything as JSON')
     .addHelpText(
@@ -80,12 +82,16 @@ export const runCommand = (): Command =>
 
 /** What the gate and the page share: one candidate's replay, as options say. */
 export const replayOf = async (
-  options: CandidateOptions & { readonly threads?: number },
+  options: CandidateOptions & { readonly threads?: number; readonly checkpoint?: string },
   judged: ReplayOptions,
 ): Promise<Replay> =>
   withSource(options, async (source) => {
     const policies = await policiesOf(source, options)
-    const threads = options.threads === undefined ? {} : { threads: options.threads }
+    const { threads, checkpoint } = options
+    const engine = {
+      ...(threads === undefined ? {} : { threads }),
+      ...(checkpoint === undefined ? {} : { checkpoint }),
+    }
     const [replay] = await withProgress(source, (onProgress) =>
       replaySource(
         source,
@@ -95,7 +101,7 @@ export const replayOf = async (
           return [await loadPolicy(options.policy, features)]
         },
         judged,
-        { ...threads, onProgress },
+        { ...engine, onProgress },
       ),
     )
     return replay as Replay

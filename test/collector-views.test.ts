@@ -6,6 +6,7 @@ import type { Collector } from '../collector/server.ts'
 import { serverStore } from '../collector/store.ts'
 import type { Attempt } from '../router/policy/attempt.ts'
 import { attemptToAttributes, attributeNames, phaseAttributes, toAttributes } from '../router/policy/attributes.ts'
+import { promotionNames } from '../router/policy/promotion.ts'
 import type { DecisionRecord } from '../router/policy/record.ts'
 import { jsonRequest, jsonSpan, otlpAttributes, post, rowsOf, temporaryCollector } from './collector-fixtures.ts'
 
@@ -348,7 +349,7 @@ test('the views read only attributes that the router spells', async () => {
   const sql = (await readMigrations()).flatMap((step) => step.statements).join()
   const read = [...sql.matchAll(/SpanAttributes\['([^']+)'\]/g)].map(([, name]) => name ?? '')
   assert.ok(read.length > 50)
-  const spelled = new Set<string>(Object.values(attributeNames))
+  const spelled = new Set<string>([...Object.values(attributeNames), ...Object.values(promotionNames)])
   assert.deepEqual(
     read.filter((name) => !spelled.has(name)),
     [],

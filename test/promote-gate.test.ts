@@ -175,9 +175,12 @@ describe('the command', () => {
         summary: 'summary.md',
         'logged-policy': 'production.yaml',
       }
-      await gateCommand().parseAsync(Object.entries(flags).flatMap(([flag, name]) => [`--${flag}`, file(name)]), {
-        from: 'user',
-      })
+      await gateCommand().parseAsync(
+        Object.entries(flags).flatMap(([flag, name]) => [`--${flag}`, file(name)]),
+        {
+          from: 'user',
+        },
+      )
       const { exitCode } = process
       process.exitCode = undefined
       assert.equal(exitCode, 1)

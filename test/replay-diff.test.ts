@@ -163,7 +163,7 @@ after(() => rm(folder, { recursive: true }))
 const typed = (command: 'diff' | 'check', ...args: string[]) => {
   const [file, name] = command === 'diff' ? ['diff/command.ts', 'diffCommand'] : ['audit/command.ts', 'checkCommand']
   const module = new URL(`../replay/${file}`, import.meta.url).href
-  const code = `const { ${name} } = await import('${module}'); await ${name}().parseAsync(process.argv.slice(1), { from: 'user' })`
+  const code = `const { ${name} } = await import(${JSON.stringify(module)}); await ${name}().parseAsync(process.argv.slice(1), { from: 'user' })`
   const { status, stdout, stderr } = spawnSync(process.execPath, ['--input-type=module', '-e', code, '--', ...args], {
     encoding: 'utf8',
   })

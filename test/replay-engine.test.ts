@@ -1,7 +1,7 @@
 // One log, looked at in every way there is — records in memory, lines of a file, slices of ClickHouse on one thread or three,
 // a survey by reading or by SQL — must give one result.
 import assert from 'node:assert/strict'
-import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
@@ -99,6 +99,42 @@ test('what SQL surveys is what reading every record surveys', async () => {
       }),
     )
   assertAlike(byName(cells, armNames), byName(readCells, readArms))
+})
+
+test('a replay that was cut off goes on where it was, and the file of another run is left alone', async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'signalbox-test-'))
+  const checkpoint = join(folder, 'progress')
+  const times = records.map(({ time }) => time)
+  const windows = [0, 500, 1000, 1500, 2000, 2500].map((at) => ({
+    from: times[at] as string,
+    ...(times[at + 500] ? { to: times[at + 500] as string } : {}),
+  }))
+  let read = 0
+  const inSlices = (cutAfter: number): Source => ({
+    ...source,
+    slices: async function* () {
+      for (const [at, window] of windows.entries()) {
+        if (at === cutAfter) throw new Error('the connection was cut')
+        const part = openSource(collector.clickhouseUrl, window)
+        if (part.slices) for await (const slice of part.slices()) yield slice
+        await part.close()
+        read++
+      }
+    },
+  })
+  const policies = await source.policies()
+  const run = (from: Source, candidates = [candidate]) =>
+    replaySource(from, policies, () => candidates, quick, { threads: 2, roundSlices: 2, checkpoint })
+  await assert.rejects(run(inSlices(5)), /the connection was cut/)
+  await assert.rejects(run(inSlices(9), [candidate, candidate]), /the progress of another log or another candidate/)
+  read = 0
+  const [result] = await run(inSlices(9))
+  assert.equal(read, windows.length)
+  assertAlike(result, whole())
+  assert.deepEqual(await readdir(folder), [], 'what is finished leaves nothing behind')
+  await writeFile(checkpoint, 'my notes')
+  await assert.rejects(run(inSlices(9)), /something else; wanted/)
+  await rm(folder, { recursive: true })
 })
 
 test('a repeated decision makes the log be read, and counts once', async () => {

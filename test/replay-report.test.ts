@@ -6,12 +6,14 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
 import { parseHTML } from 'linkedom'
+import { figuresOf } from '../replay/report/cells.ts'
 import { reportHtml } from '../replay/report/html.ts'
 import { reportText } from '../replay/report/text.ts'
-import { figuresOf, isShown } from '../replay/report/words.ts'
+import { isShown } from '../replay/report/words.ts'
 import { replay, replayDefaults } from '../replay/run.ts'
 import { parsePolicy } from '../router/policy/policy.ts'
 import { logOf, seeded, truthFeatures } from './replay-truth.ts'
+import { wholeReplay } from './report-fixture.ts'
 
 const productionText = 'name: production\nscore: candidate.rank\nchoose: {kind: highest}\nexplore: {rate: 0.9}'
 const candidateText = `name: cheaper\nscore: 'candidate.rank == 3.0 ? 1.0 : 0.0'\nchoose: {kind: highest}`
@@ -42,20 +44,35 @@ test('the verdict comes first, and no line is coloured unless colours were asked
   assert.ok(reportText(result, { colour: true }).includes('\u001b'))
 })
 
+test('the text says the quantiles, the segments that do worst, and how wrong the log would have to be', () => {
+  const text = reportText(wholeReplay(1500), { colour: false })
+  for (const line of [/^latency p95 +\d+ +\d+ /m, /^time to first token p99 +\d+/m, /^worst for cost +rows/m])
+    assert.match(text, line)
+  const worst = text.split('\n').slice(text.split('\n').findIndex((line) => line.startsWith('worst for cost')) + 1)
+  const differences = worst.slice(0, 3).map((line) => Number(/([+−][\d.]+)/.exec(line)?.[1]?.replace('−', '-')))
+  assert.deepEqual(
+    differences,
+    differences.toSorted((a, b) => b - a),
+  )
+})
+
 test('the HTML report is one file without any address, and its figures are those of the data', () => {
   const page = reportHtml(result, 'signalbox replay run')
-  assert.doesNotMatch(page.replaceAll('http://www.w3.org/', ''), /https?:\/\/|<script|<link|@import|url\(/)
+  assert.doesNotMatch(
+    page.replaceAll('http://www.w3.org/', ''),
+    /https?:\/\/|<script(?! type="application\/json")|<link|@import|url\(/,
+  )
   const { document } = parseHTML(page)
-  const shown = result.metrics.filter(isShown)
-  const cells = [...(document.querySelectorAll('table')[0]?.querySelectorAll('tbody td') ?? [])].map((cell) =>
+  const shown = result.metrics.filter((metric) => metric.rows > 0 && isShown(metric))
+  const cells = [...(document.querySelector('table')?.querySelectorAll('tbody td:not(.strip)') ?? [])].map((cell) =>
     cell.textContent?.trim(),
   )
   const expected = shown.flatMap((metric) => {
     const { production: before, candidate: after_, difference, relative, interval } = figuresOf(result, metric)
-    return [before, after_, `${difference} ${relative}`.trim(), interval]
+    return [before, after_, `${difference}${relative}`, interval]
   })
   assert.deepEqual(cells, expected)
-  assert.equal(document.querySelectorAll('figure svg').length, shown.length + 1)
+  assert.equal(document.querySelectorAll('table')[0]?.querySelectorAll('svg').length, shown.length)
 })
 
 test('names from policies and logs stay text, in HTML and on the terminal', () => {
@@ -77,7 +94,7 @@ test('where the log cannot tell, the report shows no estimate', () => {
   for (const metric of refused.metrics) assert.equal(figuresOf(refused, metric).difference, '—')
   const page = reportHtml(refused, '')
   assert.ok(!/NaN|Infinity|undefined/.test(page + reportText(refused, { colour: false })))
-  assert.ok(!page.includes('<svg'))
+  assert.ok(!page.includes('class="strip"><svg') && !page.includes('Cost and quality'))
 })
 
 test('replay run prints the verdict, writes the report and exits by the verdict', () => {

@@ -54,7 +54,7 @@ export const renamed = (whole: Replay, name: string): Replay => ({
   production: [{ name, hash: name, rows: whole.rows }],
   moves: whole.moves.map((move) => ({ ...move, from: name, to: `${name}.` })),
   sample: whole.sample.map(({ record, decision }) => ({
-    record: { ...record, id: name, chosen: name, reason: name, request: { ...record.request, tags: { [name]: name } } },
+    record: { ...record, id: name, chosen: name, request: { ...record.request, tags: { [name]: name } } },
     decision: { ...decision, chosen: name },
   })),
   diagnostics: { ...whole.diagnostics, audits: whole.diagnostics.audits.map((audit) => ({ ...audit, arm: name })) },

@@ -35,6 +35,7 @@ import {
 } from './estimators.ts'
 import { type MetricName, metricCount, metricNames, metrics } from './metrics.ts'
 import { cellsOf } from './outcome-cells.ts'
+import { skewedEstimate } from './skewness.ts'
 import { combine, type Sums, termCount } from './terms.ts'
 import { type Ends, endsOf, type Range, reaching, unseenEvents, widen } from './unknown.ts'
 
@@ -71,7 +72,7 @@ export type MetricResult = {
   readonly difference: Estimate
   /** The interval that the difference would have if outcomes were missing at random. */
   readonly differenceAtRandom: { readonly low: number; readonly high: number }
-  /** The difference's interval by the bootstrap, which assumes no symmetry; null where it was not asked for. */
+  /** The difference's interval by the bootstrap, to hold the formula's against; null where it was not asked for. */
   readonly bootstrap: BootstrapInterval | null
   /** How far below and above the difference its value may lie however many rows there were. */
   readonly doubt: { readonly low: number; readonly high: number }
@@ -168,15 +169,15 @@ const intervalsOf = (
   missing: number,
 ): Intervals => {
   const { range } = metrics[metricNames[metric] as MetricName]
-  const production = estimate(sums, drProduction)
-  const candidate = estimate(sums, dr)
-  const difference = withoutRounding(estimate(sums, drDifference), production.value)
+  const production = skewedEstimate(sums, drProduction)
+  const candidate = skewedEstimate(sums, dr)
+  const difference = withoutRounding(skewedEstimate(sums, drDifference), production.value)
   const certain = { low: 0, high: 0 }
   const base = { production, candidate, difference, differenceAtRandom: difference, doubt: certain, unseenReach: 0 }
   if (!range) return { ...base, bounds: null }
   const reach = unseenReachOf(tally, metric, diagnostics)
   const isBounded = missing > 0 && !missingAtRandom
-  const ends = endsOf((ratio) => estimate(sums, ratio), isBounded)
+  const ends = endsOf((ratio) => skewedEstimate(sums, ratio), isBounded)
   const bounds = { low: ends.candidate.low.low, high: ends.candidate.high.high }
   const seen = {
     candidate: reaching(candidate, reach, range),

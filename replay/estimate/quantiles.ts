@@ -44,12 +44,22 @@ export const binOf = (value: number): number =>
   value < lowest ? 0 : Math.min(aboveBin, 1 + Math.floor(Math.log(value / lowest) / logRatio))
 
 /** Adds a row of `group` (0…255) with a value and a mass, both ≥ 0; rows without a value are left out by the caller. */
-export const addTo = (bins: Bins, group: number, value: number, mass: number, cutShort: boolean): void => {
-  const seen = binOf(value)
+export const addTo = (bins: Bins, group: number, value: number, mass: number, cutShort: boolean): void =>
+  addAt(bins, group, binOf(value), value, mass, cutShort)
+
+/** The same where the bin of the value is known. */
+export const addAt = (
+  { mass: masses, amount, cutAt }: Bins,
+  group: number,
+  seen: number,
+  value: number,
+  mass: number,
+  cutShort: boolean,
+): void => {
   const at = group * binCount + (cutShort ? cutBin : seen)
-  bins.mass[at] = (bins.mass[at] ?? 0) + mass
-  bins.amount[seen] = (bins.amount[seen] ?? 0) + mass * value
-  if (cutShort) bins.cutAt[seen] = (bins.cutAt[seen] ?? 0) + mass
+  masses[at] = (masses[at] as number) + mass
+  amount[seen] = (amount[seen] as number) + mass * value
+  if (cutShort) cutAt[seen] = (cutAt[seen] as number) + mass
 }
 
 /** Takes over what another histogram saw of other rows. */

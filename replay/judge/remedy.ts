@@ -10,7 +10,6 @@ import {
   type Evidence,
   essDecidesFrom,
   essOf,
-  essRefusedBelow,
   type Finding,
   type GatePart,
   gainOf,
@@ -59,7 +58,7 @@ const daysFor = ({ rowsPerDay }: Evidence, rows: number): number | null => (rows
 
 /** How many times the rows it takes until no limit on effective sizes stands in the way. */
 const thinFactor = (gate: readonly GatePart[]): number =>
-  Math.max(1, essDecidesFrom / essOf(gate), essRefusedBelow / changeEssOf(gate))
+  Math.max(1, essDecidesFrom / essOf(gate), essDecidesFrom / changeEssOf(gate))
 
 /** How many more rows like these would settle every open condition, to which side the estimates lean, and what else would. */
 export const settle = (
@@ -169,7 +168,7 @@ const explore = (evidence: Evidence, { arms, mass }: Extract<Refusal, { kind: 'z
   const gate = gateOf(evidence)
   // Where nothing ever failed, it takes 3.69 / margin rows to say that no more than the margin will.
   const isEventless = gate.some(({ role, result }) => role === 'guardrail' && result.rows > 0 && result.sd === 0)
-  const changeEss = Math.max(essRefusedBelow, isEventless ? unseenEvents / evidence.margin : 0)
+  const changeEss = Math.max(essDecidesFrom, isEventless ? unseenEvents / evidence.margin : 0)
   const forChange = (changeEss * changeSquare) / changeMean ** 2
   const known = Math.min(...gate.flatMap(({ result }) => (result.rows > 0 ? 1 - result.missingShare : [])))
   const rows = Math.min(rowsPlannedMax, Math.ceil(Math.max(forAll, forChange) / Math.min(1, known)))

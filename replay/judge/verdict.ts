@@ -100,11 +100,11 @@ const auditRefusals = (whole: Diagnostics, gate: readonly GatePart[]): Refusal[]
   return gate.flatMap(({ result }) => (result.diagnostics === whole ? [] : failed(result.diagnostics, result.metric)))
 }
 
-/** Evidence that is valid but too thin to decide: below 250 in all, or below 100 for what the candidate does more often. */
+/** Evidence that is valid but too thin to decide: below 250 in all, or for what the candidate does more often. */
 const thinness = (gate: readonly GatePart[]): Verdict['thin'] => {
   const [all, change] = [essOf(gate), changeEssOf(gate)]
   if (!(all >= essDecidesFrom)) return { of: 'all', ess: all }
-  return change >= essRefusedBelow ? null : { of: 'change', ess: change }
+  return change >= essDecidesFrom ? null : { of: 'change', ess: change }
 }
 
 const toleratedOf = (evidence: Evidence, { role, result }: GatePart): number =>

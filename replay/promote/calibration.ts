@@ -4,6 +4,7 @@
 import { normalQuantile } from '../estimate/estimators.ts'
 import { type MetricName, metrics } from '../estimate/metrics.ts'
 import { count, percent, signed } from '../report/words.ts'
+import { aligned, linesOf } from './lines.ts'
 import type { Effect, Promotion, Realised } from './promotion.ts'
 
 export type Comparison = {
@@ -92,34 +93,23 @@ export const cellsOf = ({ metric, predicted, realised, held }: Comparison): stri
 }
 export const comparisonHeads = ['per request', 'predicted', '95 % interval', 'realised', 'over all looks', ''] as const
 
-const aligned = (rows: readonly (readonly string[])[]): string[] => {
-  const widths = (rows[0] ?? []).map((_, at) => Math.max(...rows.map((row) => (row[at] ?? '').length)))
-  const cell = (text: string, at: number) => (at === 0 ? text.padEnd(widths[at] ?? 0) : text.padStart(widths[at] ?? 0))
-  return rows.map((row) => row.map(cell).join('   ').trimEnd())
-}
-
-/** Control and direction characters cannot reach the terminal. */
-const safe = (text: string): string => text.replace(/[\p{Cc}\p{Cf}]/gu, ' ')
-
 /** A promotion's predictions and what became of them; only its state while nothing is realised. */
 export const promotionText = (promotion: Promotion): string => {
   const { id, state, reason, candidate, production } = promotion
   const comparisons = comparisonsOf(promotion)
   const head = `${state}: '${candidate.name}' in place of '${production.name}' (${reason}; promotion ${id})`
   const lines = comparisons.length > 0 ? ['', ...aligned([comparisonHeads, ...comparisons.map(cellsOf)])] : []
-  return [head, ...lines].map((line) => `${safe(line)}\n`).join('')
+  return linesOf([head, ...lines])
 }
 
 export const calibrationText = ({ promotions, held, inside, comparisons }: Calibration): string => {
   if (promotions === 0)
     return 'No promotion has a realised change yet: signalbox promote attaches it at the end of a canary.\n'
   const rows = comparisons.map((comparison) => [comparison.candidate, ...cellsOf(comparison)])
-  return [
+  return linesOf([
     `${count(promotions)} promotions; predictions that held: ${shareText(held)}; wanted: 95 %`,
     `Realised values inside the predicted interval, their own error put aside: ${shareText(inside)}`,
     '',
     ...aligned([['candidate', ...comparisonHeads], ...rows]),
-  ]
-    .map((line) => `${safe(line)}\n`)
-    .join('')
+  ])
 }

@@ -18,6 +18,7 @@ import {
 import type { Replay } from '../run.ts'
 import type { Condition, GateResult, RequirementName } from './gate.ts'
 import { judgedMetrics } from './gate-file.ts'
+import { aligned, clean, linesOf } from './lines.ts'
 
 const remediesShownMax = 3
 const hoursPerDay = 24
@@ -71,6 +72,8 @@ const foundText = ({ replay }: GateResult, condition: Condition): string => {
   }
 }
 
+const refusalsOf = ({ kind, replay }: GateResult) => (kind === 'refused' ? replay.verdict.refusals : [])
+
 const words = { held: 'shown', harm: 'harm shown', open: 'not shown' } as const
 
 const because = (result: GateResult): string => {
@@ -110,23 +113,14 @@ const table = ({ replay, gate }: GateResult): string[][] =>
   })
 const columns = ['per request', 'production', 'candidate', 'difference', '95 % interval']
 
-/** Control and direction characters reach neither a terminal nor a page. */
-const clean = (text: string): string => text.toWellFormed().replace(/[\p{Cc}\p{Cf}\uFFFE\uFFFF]/gu, ' ')
-
 export const gateText = (result: GateResult): string => {
-  const rows = [columns, ...table(result)]
-  const widths = columns.map((_, at) => Math.max(...rows.map((row) => (row[at] ?? '').length)))
-  const line = (cells: readonly string[]) =>
-    cells.map((cell, at) => (at === 0 ? cell.padEnd(widths[at] ?? 0) : cell.padStart(widths[at] ?? 0))).join('   ')
   const marks = { held: '✓', harm: '✗', open: '?' } as const
   const conditions = result.conditions.map(
     (condition) => `${marks[condition.result]} ${askedText(condition)} (${foundText(result, condition)})`,
   )
-  const refusals = result.replay.verdict.refusals.map((refusal) => `✗ ${refusalText(refusal)}`)
+  const refusals = refusalsOf(result).map((refusal) => `✗ ${refusalText(refusal)}`)
   const lines = verdictLines(result).map(([label, text]) => `${label.padEnd(10)}  ${text}`)
-  return [...lines, '', ...rows.map(line), '', ...conditions, ...(result.kind === 'refused' ? refusals : [])]
-    .map((text) => `${clean(text).trimEnd()}\n`)
-    .join('')
+  return linesOf([...lines, '', ...aligned([columns, ...table(result)]), '', ...conditions, ...refusals])
 }
 
 /** As entities, so that no name can open a tag, a link, an emphasis, a table cell or a mention, or be taken for an address. */
@@ -169,8 +163,7 @@ export const gateJunit = (result: GateResult): string => {
     const message = clean(`${words[condition.result]}: ${foundText(result, condition)}`)
     return html`    <testcase classname="${suite}" name="${name}"><failure type="${condition.result}" message="${message}"/></testcase>\n`
   })
-  const refusals = kind === 'refused' ? replay.verdict.refusals : []
-  const errors = refusals.map(
+  const errors = refusalsOf(result).map(
     (refusal) =>
       html`    <testcase classname="${suite}" name="evidence"><error type="${refusal.kind}" message="${clean(refusalText(refusal))}"/></testcase>\n`,
   )

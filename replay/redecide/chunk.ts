@@ -1,10 +1,11 @@
 // A piece of the log as columns: everything that candidates share. What a row's models can be expected to do is looked up
 // once here, and each candidate policy then only adds its own probabilities.
+import { draw } from '../../router/policy/chance.ts'
 import type { DecisionRecord, FeatureValue } from '../../router/policy/record.ts'
 import { isCutShort, metricCount, metricNames, metrics, spreadMetrics } from '../estimate/metrics.ts'
 import { cellsOf } from '../estimate/outcome-cells.ts'
 import { fitOutcomeModel, type OutcomeModel } from '../estimate/outcome-model.ts'
-import { addTo, type Bins, quantileGroups } from '../estimate/quantiles.ts'
+import { addAt, type Bins, binOf, quantileGroups } from '../estimate/quantiles.ts'
 import { clusterOf, groupOfCluster } from './clusters.ts'
 import { impossibility, lookup, noneArm, octaveMax, type Survey } from './survey.ts'
 
@@ -78,6 +79,10 @@ export type Chunk = {
   readonly unpredicted: Uint8Array
   /** At row × metrics + metric: Σ_a π_b q. */
   readonly expectedProduction: Float64Array
+  /** At row × amounts + amount: the bin of the distribution that its value falls into. */
+  readonly bins: Uint16Array
+  /** A number by which rows are drawn for the report, the same for every candidate. */
+  readonly lot: Float64Array
   /** What the router predicted an entry to cost, US dollars; NaN where unknown. */
   readonly costUsd: Float64Array
 }
@@ -106,6 +111,8 @@ export const chunkOf = (fit: Fit, records: readonly DecisionRecord[]): Chunk => 
     expected: new Float64Array(entries * metricCount),
     unpredicted: new Uint8Array(entries * metricCount),
     expectedProduction: new Float64Array(rows * metricCount),
+    bins: new Uint16Array(rows * spreadMetrics.length),
+    lot: new Float64Array(rows),
     costUsd: new Float64Array(entries),
   }
   const look = lookup(fit.survey)
@@ -120,9 +127,18 @@ export const chunkOf = (fit: Fit, records: readonly DecisionRecord[]): Chunk => 
     chunk.cutShort[row] = Number(isCutShort(record))
     for (const [metric, name] of metricNames.entries())
       chunk.outcomes[row * metricCount + metric] = metrics[name].read(record, fit.survey.objective)
+    chunk.lot[row] = draw(record.id, 'replay', 'sample')
+    fillBins(chunk, row)
     fillEntries(fit, chunk, row, record, cell, armOf)
   }
   return chunk
+}
+
+const fillBins = ({ bins, outcomes }: Pick<Chunk, 'bins' | 'outcomes'>, row: number): void => {
+  for (const [place, { metric, scale }] of spreadMetrics.entries()) {
+    const value = outcomes[row * metricCount + metricNames.indexOf(metric)] as number
+    if (!Number.isNaN(value)) bins[row * spreadMetrics.length + place] = binOf(value * scale)
+  }
 }
 
 const fillEntries = (
@@ -172,12 +188,15 @@ const fillEntries = (
 export const addSpread = (fit: Fit, chunk: Chunk, at: number, weight: number, bins: readonly Bins[]): void => {
   if (weight === 0) return
   const arm = chunk.arm[at] as number
-  for (const [place, { metric: name, scale }] of spreadMetrics.entries()) {
+  const group = (chunk.group[at] as number) % quantileGroups
+  for (let place = 0; place < spreadMetrics.length; place++) {
+    const { metric: name, scale } = spreadMetrics[place] as (typeof spreadMetrics)[number]
     const metric = metricNames.indexOf(name)
     const value = chunk.outcomes[at * metricCount + metric] as number
     if (Number.isNaN(value)) continue
     const k = (chunk.keep[at] as number) * (fit.keepRatio[metric * fit.survey.armNames.length + arm] as number)
     const isCut = name === 'latency_ms' && chunk.cutShort[at] === 1
-    addTo(bins[place] as Bins, (chunk.group[at] as number) % quantileGroups, value * scale, k * weight, isCut)
+    const seen = chunk.bins[at * spreadMetrics.length + place] as number
+    addAt(bins[place] as Bins, group, seen, value * scale, k * weight, isCut)
   }
 }

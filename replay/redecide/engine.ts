@@ -9,6 +9,7 @@ import type { Objective } from '../estimate/metrics.ts'
 import { SourceError } from '../read/parse.ts'
 import { recordsOf } from '../read/rows.ts'
 import type { Slice, Source } from '../read/source.ts'
+import { type Checkpoint, checkpointAt } from './checkpoint.ts'
 import { type Gathered, mergeGathered, startGathering } from './gather.ts'
 import { type Survey, startRetelling, startSurvey } from './survey.ts'
 import { surveySql } from './survey-sql.ts'
@@ -22,6 +23,8 @@ export const threadsMax = 64
 const resourceLimits = { maxOldGenerationSizeMb: 1024, maxYoungGenerationSizeMb: 32 }
 /** Slices that wait for a thread, per thread: one being decided, one ready. */
 const slicesAhead = 2
+/** Slices gathered before what was added up is kept: about a million rows. */
+const roundSlicesDefault = 16
 
 /** `pass` is 1 or 2 of `passes`; `done` is in the unit of the source's size. */
 export type Progress = (progress: { readonly pass: 'survey' | 'decide'; readonly rows: number }) => void
@@ -30,6 +33,10 @@ export type EngineOptions = {
   readonly objective: Objective
   /** How many threads decide; by default as many as there are cores. */
   readonly threads?: number
+  /** A file that keeps what was added up, so that a replay that was stopped can be gone on with. */
+  readonly checkpoint?: string
+  /** How many slices are gathered before that is written; about a million rows by default. */
+  readonly roundSlices?: number
   readonly onProgress?: Progress
 }
 
@@ -53,14 +60,14 @@ export const surveyLog = async (
   const survey = asked ?? (await surveyRecords(read, policies, options))
   const threads = Math.min(threadsMax, options.threads ?? availableParallelism())
   const gather = async (candidates: readonly Policy[]): Promise<Gathered> => {
+    const { slices } = source
     // The first of two records with one id counts, and only one thread knows which that is.
-    if (source.slices && threads > 1 && survey.duplicates === 0)
-      return gatherInThreads(
-        { survey, policies, candidates: candidates.map((policy) => policy.source) },
-        source.slices(),
-        threads,
-        options.onProgress,
-      )
+    if (slices && survey.duplicates === 0) {
+      const sources = candidates.map((policy) => policy.source)
+      const file = options.checkpoint
+      const checkpoint = file === undefined ? null : checkpointAt(file, source.name, survey, sources)
+      return gatherInRounds({ survey, policies, candidates: sources }, slices(), threads, checkpoint, options)
+    }
     const gathering = startGathering(survey, shelve(policies, survey.features), candidates)
     await each(read(), gathering.add, 'decide', options.onProgress)
     return gathering.close()
@@ -123,21 +130,49 @@ const rereadable = (source: Source): (() => Records) => {
   }
 }
 
+/** Gathers some slices at a time, so that what is added up can be kept in between. */
+const gatherInRounds = async (
+  input: WorkerInput,
+  slices: AsyncIterable<Slice>,
+  threads: number,
+  checkpoint: Checkpoint | null,
+  { onProgress, roundSlices = roundSlicesDefault }: EngineOptions,
+): Promise<Gathered> => {
+  const { slices: done, gathered: kept } = (await checkpoint?.load()) ?? { slices: 0, gathered: null }
+  let [gathered, taken, rows] = [kept, 0, 0]
+  const iterator = slices[Symbol.asyncIterator]()
+  for (let isOver = false; !isOver; ) {
+    const round = async function* (): AsyncGenerator<Slice> {
+      for (let count = 0; count < roundSlices; count++) {
+        const next = await iterator.next()
+        if (next.done) {
+          isOver = true
+          return
+        }
+        rows += next.value.rows
+        onProgress?.({ pass: 'decide', rows })
+        if (taken++ >= done) yield next.value
+      }
+    }
+    const more = await gatherInThreads(input, round(), threads)
+    gathered = gathered ? mergeGathered(gathered, more) : more
+    if (!isOver && taken > done) await checkpoint?.save(taken, gathered)
+  }
+  await checkpoint?.clear()
+  return gathered as Gathered
+}
+
 /** Deals slices to threads as they become free, and adds up what they hand back. */
 const gatherInThreads = async (
   input: WorkerInput,
   slices: AsyncIterable<Slice>,
   threads: number,
-  onProgress: Progress | undefined,
 ): Promise<Gathered> => {
   const crew = Array.from({ length: threads }, () => thread(input))
   try {
-    let rows = 0
     for await (const slice of slices) {
       const free = await Promise.race(crew.map((member) => member.free()))
       free.send({ bytes: slice.bytes })
-      rows += slice.rows
-      onProgress?.({ pass: 'decide', rows })
     }
     const gathered = await Promise.all(crew.map((member) => member.end()))
     return gathered.reduce(mergeGathered)

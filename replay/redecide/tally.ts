@@ -1,8 +1,7 @@
 // Adds a chunk, decided again by a candidate, to the candidate's sums. Nothing of a row is kept but a few that are named in
 // the report; all else is added up, so that tallies of other chunks, from other threads, can be added to it.
-import { draw } from '../../router/policy/chance.ts'
 import type { Policy } from '../../router/policy/policy.ts'
-import { contextOf, type Decision } from '../../router/policy/record.ts'
+import type { Decision } from '../../router/policy/record.ts'
 import { metricCount, metricNames } from '../estimate/metrics.ts'
 import { add, addBounds, addTerms, termCount } from '../estimate/terms.ts'
 import { addSpread, type Chunk, type Fit } from './chunk.ts'
@@ -31,14 +30,15 @@ export const tallyCandidate = (fit: Fit, chunk: Chunk, policy: Policy, tally: Ca
   const row = startRow()
   for (let at = 0; at < chunk.rows; at++) {
     const record = chunk.records[at] as Chunk['records'][number]
-    const decision = policy.decide(contextOf(record))
+    // A record holds its context; to copy it out would cost as much as to decide.
+    const decision = policy.decide(record)
     readRow(chunk, at, decision, row, tally)
     addWhole(chunk, at, row, tally)
     addPlaces(fit, chunk, at, row, tally)
     addSpread(fit, chunk, at, row.w, tally.bins)
     for (const metric of measured) addMetric(fit, chunk, at, metric, row, tally)
     if (row.isSame) continue
-    const rank = draw(record.id, 'replay', 'sample')
+    const rank = chunk.lot[at] as number
     if (isSampled(tally, rank)) keepSampled(tally, { rank, record, decision })
   }
 }

@@ -44,9 +44,11 @@ export const detailOf = (replay: Replay): Detail | null =>
 export const sensitivityText = ({ metric, arm, factor, direction }: Sensitivity): string =>
   `The logged probabilities of ‘${short(armName(arm))}’ would have to be ${factor.toPrecision(2)} times too ${direction === 'too-high' ? 'high' : 'low'} to turn what is shown about ${plain[metric]}.`
 
-/** The error that would turn the verdict soonest comes first. */
-export const bySensitivity = ({ sensitivity }: Detail): Sensitivity[] =>
-  sensitivity.toSorted((a, b) => a.factor - b.factor)
+/** What would turn a condition of the gate, the smallest error first. */
+export const bySensitivity = ({ detail, verdict }: Replay): Sensitivity[] =>
+  detail.sensitivity
+    .filter(({ metric }) => verdict.findings.some((finding) => finding.metric === metric))
+    .toSorted((a, b) => a.factor - b.factor)
 
 /** How a quantile is called: p95. */
 export const quantileName = (p: number): string => `p${Number((p * 100).toFixed(1))}`

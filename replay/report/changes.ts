@@ -26,7 +26,7 @@ export const changes = ({ moves, sample, shares, rows }: Replay): Markup =>
                 ({ from, to, count: n }, at) =>
                   html`<tr><th scope="row">${nameOf(armName(from))}</th><td>${nameOf(armName(to))}</td><td class="number">${figured(`moves.${at}.count`, n, count(n))}</td></tr>`,
               ),
-              'words',
+              'words moves',
             ),
           ]),
           sample.length > 0

@@ -23,16 +23,16 @@ const unitOf = (metric: MetricName): string => metrics[metric].title.replace(/^[
 export const belief = (replay: Replay, detail: Detail | null): Markup =>
   section('Whether it may be believed', '', [
     html`<ul class="checks">${checksOf(replay).map(light)}</ul>`,
-    detail ? sensitivity(detail) : none,
+    detail ? sensitivity(replay) : none,
   ])
 
 const light = ({ name, found, state }: Check): Markup =>
   html`<li class="${state}"><i role="img" aria-label="${lightWords[state]}">${lights[state]}</i><b>${name}</b><span>${found}</span></li>`
 
-const sensitivity = (detail: Detail): Markup => {
-  const [first, ...rest] = bySensitivity(detail).slice(0, sensitivitiesShownMax)
+const sensitivity = (replay: Replay): Markup => {
+  const [first, ...rest] = bySensitivity(replay).slice(0, sensitivitiesShownMax)
   if (!first) return none
-  const place = detail.sensitivity.indexOf(first)
+  const place = replay.detail.sensitivity.indexOf(first)
   return html`<div class="aside"><h3>How wrong the log would have to be</h3>
 <p><b class="figure">${figured(`detail.sensitivity.${place}.factor`, first.factor, `${first.factor.toPrecision(2)} ×`)}</b> ${sensitivityText(first)}</p>
 ${rest.length > 0 ? html`<ul class="quiet">${rest.map((other) => html`<li>${sensitivityText(other)}</li>`)}</ul>` : ''}</div>`

@@ -65,10 +65,10 @@ const estimators = (replay: Replay): Markup[] => {
   const known = knownOf(replay)
   return [
     table(
-      ['', 'as logged', 'DR', 'SNIPS', 'IPS', 'DM'],
+      ['', 'as logged', 'DR', 'SNIPS', 'IPS', 'DM', 'difference, bootstrap'],
       known.map(({ result, at }) => estimatorRow(replay, result, at)),
     ),
-    html`<p class="quiet">“As logged” is the plain mean: the bill. DM is the outcome model’s projection and never decides.</p>`,
+    html`<p class="quiet">“As logged” is the plain mean: the bill. DM is the outcome model’s projection and never decides. The bootstrap’s interval assumes no symmetry.</p>`,
   ]
 }
 
@@ -81,7 +81,14 @@ const estimatorRow = (replay: Replay, result: MetricResult, at: number): Markup 
     const text = figured(`${path}.estimators.${name}.value`, estimate.value, say(estimate.value))
     return html`<td>${text}${name === 'dm' ? '' : html`<small>${intervalText(result.metric, estimate)}</small>`}</td>`
   }
-  return html`<tr><th scope="row">${capital(title)}</th><td>${figured(`${path}.logged.value`, result.logged.value, say(result.logged.value))}</td>${(['dr', 'snips', 'ips', 'dm'] as const).map(cell)}</tr>`
+  return html`<tr><th scope="row">${capital(title)}</th><td>${figured(`${path}.logged.value`, result.logged.value, say(result.logged.value))}</td>${(['dr', 'snips', 'ips', 'dm'] as const).map(cell)}<td>${bootstrapped(replay, result, path)}</td></tr>`
+}
+
+const bootstrapped = (replay: Replay, result: MetricResult, path: string): Markup => {
+  const { bootstrap, metric } = result
+  if (!bootstrap || !isSupported(replay, result)) return html`—`
+  const { say } = metrics[metric]
+  return html`<span class="interval">[${figured(`${path}.bootstrap.low`, bootstrap.low, say(bootstrap.low))}, ${figured(`${path}.bootstrap.high`, bootstrap.high, say(bootstrap.high))}]</span>`
 }
 
 /** The plane of cost and quality; nothing where the log cannot tell. */

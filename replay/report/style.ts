@@ -13,7 +13,7 @@ export const stylesheet = `
 html { -webkit-text-size-adjust: 100%; }
 body { margin: 0; background: var(--page); color: var(--ink); font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", "DejaVu Sans", sans-serif; }
 main { max-width: 62rem; margin: 0 auto; padding: 2.2rem 1.5rem 4rem; }
-h1 { font-size: 1.65rem; line-height: 1.3; font-weight: 650; letter-spacing: -.012em; margin: .8rem 0 .7rem; max-width: 50rem; overflow-wrap: anywhere; text-wrap: pretty; }
+h1 { font-size: 1.5rem; line-height: 1.35; font-weight: 650; letter-spacing: -.012em; margin: .8rem 0 .7rem; max-width: 50rem; overflow-wrap: anywhere; text-wrap: pretty; }
 h2 { font-size: 1.22rem; line-height: 1.3; font-weight: 650; letter-spacing: -.005em; margin: 0 0 .35rem; } h3, .aside h2 { font-size: 1rem; letter-spacing: 0; margin: 0 0 .35rem; }
 section { margin: 2.6rem 0 0; padding-top: 1.5rem; border-top: 1px solid var(--line); }
 p { margin: 0 0 .7rem; } .lead { color: var(--quiet); max-width: 46rem; }
@@ -40,7 +40,7 @@ header { border-top: 5px solid var(--tone); padding-top: 1.1rem; }
 .wide { overflow-x: auto; margin: .6rem 0 .8rem; } table { border-collapse: collapse; width: 100%; font-size: .93rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .5rem .5rem; text-align: right; border-top: 1px solid var(--line); white-space: nowrap; vertical-align: middle; } th:first-child { padding-left: 0; } td:last-child { padding-right: 0; }
 thead th { border: 0; color: var(--quiet); font-weight: 500; font-size: .85rem; padding-bottom: .25rem; vertical-align: bottom; } tbody th { text-align: left; font-weight: 550; white-space: normal; } thead th:first-child, .words th, .words td { text-align: left; } .words td { white-space: normal; overflow-wrap: anywhere; } .words .number { text-align: right; white-space: nowrap; } .words thead th:last-child { text-align: right; }
-td small { display: block; } .words { font-size: .9rem; } .words th, .words td { padding-block: .34rem; } .words tbody th { font-weight: 450; } .segments th, .segments td { padding-block: .34rem; } .segments thead th { text-align: right; } th small { display: inline; }
+td small { display: block; } .words { font-size: .9rem; } .words th, .words td { padding-block: .34rem; } .words tbody th { font-weight: 450; } .moves { font-size: .82rem; } .moves .number, .moves thead th:last-child { width: 1%; } .segments th, .segments td { padding-block: .34rem; } .segments thead th { text-align: right; } th small { display: inline; }
 .strip { width: 15rem; padding-block: .2rem; } .strip svg { width: 100%; min-width: 6.5rem; height: auto; } .over { display: block; text-align: center; color: var(--ink); font-weight: 600; } .ends { display: flex; justify-content: space-between; gap: 1rem; font-weight: 400; }
 .segments .strip { width: 11.5rem; }
 .side { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(21rem, 100%), 1fr)); gap: 1.6rem 2.2rem; align-items: start; margin: .9rem 0; }
@@ -51,17 +51,18 @@ figure { margin: 0; max-width: 34rem; min-width: 0; } figcaption { font-weight: 
 details { margin: .9rem 0 0; border-top: 1px solid var(--line); } section > details:first-of-type { margin-top: 1rem; } summary { cursor: pointer; padding: .6rem 0; font-weight: 600; } summary::marker { color: var(--quiet); } summary:hover { color: var(--candidate); } :focus-visible { outline: 2px solid var(--candidate); outline-offset: 2px; }
 pre { background: var(--surface); border-radius: 8px; padding: .8rem 1rem; margin: .5rem 0 .8rem; font-size: .88rem; white-space: pre-wrap; overflow-wrap: anywhere; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1rem; margin: 0; } dd { margin: 0; min-width: 0; }
-@media (max-width: 46rem) {
+@media screen and (max-width: 46rem) {
   main { padding: 1rem 1rem 3rem; } h1 { font-size: 1.3rem; } section { margin-top: 1.8rem; padding-top: 1.2rem; }
   .checks li { grid-template-columns: 1.9rem 1fr; } .checks span { grid-column: 2; }
   .forest thead { display: none; } .forest tr { display: grid; grid-template-columns: 1fr 1fr; gap: .1rem 1rem; padding: .7rem 0; border-top: 1px solid var(--line); }
-  .forest th, .forest td { border: 0; padding: 0; white-space: normal; } .forest th { grid-column: 1 / -1; } .forest td[data-label]:not(.strip) { display: flex; flex-wrap: wrap; justify-content: space-between; gap: .4rem; font-size: .9rem; } .forest td[data-label]:not(.strip)::before { content: attr(data-label); color: var(--quiet); }
-  .forest .strip { width: auto; grid-column: 1 / -1; } .forest.segments .strip { grid-column: 1; } .forest.segments .strip::before { content: attr(data-label); color: var(--quiet); font-size: .82rem; display: block; text-align: left; }
+  .forest th, .forest td { border: 0; padding: 0; white-space: normal; } .forest th { grid-column: 1 / -1; } .forest td[data-label]:not(.strip) { display: flex; flex-wrap: wrap; justify-content: flex-end; align-items: baseline; gap: .5rem; font-size: .9rem; } .forest td[data-label]:not(.strip)::before { margin-right: auto; content: attr(data-label); color: var(--quiet); }
+  .forest td[data-label="difference"], .forest td[data-label="95 % interval"] { grid-column: 1 / -1; } .forest .strip { width: auto; grid-column: 1 / -1; } .forest.segments .strip { grid-column: 1; } .forest.segments .strip::before { content: attr(data-label); color: var(--quiet); font-size: .82rem; display: block; text-align: left; }
   .words thead { display: none; } .words tr { display: grid; grid-template-columns: 1fr auto; gap: .1rem 1rem; padding: .5rem 0; border-top: 1px solid var(--line); } .words th, .words td { border: 0; padding: 0; } .words th { grid-column: 1 / -1; }
 }
 @media print {
   body { font-size: 10.5pt; -webkit-print-color-adjust: exact; print-color-adjust: exact; } main { padding: 0; max-width: none; } section { margin-top: 1.2rem; padding-top: .8rem; }
-  figure, tr, .tiles li, .aside, .checks li { break-inside: avoid; } h2, h3, summary, figcaption { break-after: avoid; } .wide { overflow: visible; }
+  figure, tr, .tiles li, .aside, .checks li { break-inside: avoid; } h2, h3, summary, figcaption { break-after: avoid; } .wide { overflow: visible; } .tiles { grid-template-columns: repeat(auto-fit, minmax(11rem, 1fr)); } .side { grid-template-columns: 1fr 1fr; gap: 1rem 1.4rem; }
+  table, .words, .moves { font-size: 8.5pt; } th, td { padding: .22rem .3rem; } tbody td { white-space: normal; } .strip, .segments .strip { width: 8.5rem; }
   details::details-content { display: block; content-visibility: visible; height: auto; } summary { list-style: none; }
 }
 `

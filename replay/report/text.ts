@@ -160,7 +160,7 @@ const detail = (replay: Replay, paint: Paint): string => {
         intervalText(goal, difference),
       ]),
   )
-  const [first] = bySensitivity(found)
+  const [first] = bySensitivity(replay)
   const sections = [
     quantiles.length > 0
       ? aligned(['milliseconds', 'production', 'candidate', 'difference', '95 % interval'], quantiles, paint)

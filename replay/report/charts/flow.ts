@@ -12,7 +12,7 @@ const edge = 12
 const nodeWidth = 10
 const pathDigits = 1
 /** Names of both sides share the width. */
-const nameLengthMax = 19
+const nameLengthMax = 28
 
 type Node = { readonly id: string; readonly name: string }
 type Placed = SankeyNode<Node, object>
@@ -61,5 +61,5 @@ const bar = ({ name, id, value = 0, x0 = 0, x1 = 0, y0 = 0, y1 = 0 }: Placed): M
   const isSource = id.startsWith('from:')
   const x = isSource ? x1 + 6 : x0 - 6
   return html`<rect x="${x0}" y="${y0.toFixed(1)}" width="${nodeWidth}" height="${Math.max(1, y1 - y0).toFixed(1)}" rx="2" fill="${isSource ? 'var(--production)' : 'var(--candidate)'}"/>
-<text x="${x}" y="${((y0 + y1) / 2).toFixed(1)}" dy="0.32em" text-anchor="${isSource ? 'start' : 'end'}" class="halo"><tspan font-weight="600">${label(armName(name), nameLengthMax)}</tspan> <tspan fill="var(--quiet)">${count(value)}</tspan></text>`
+<text x="${x}" y="${((y0 + y1) / 2).toFixed(1)}" dy="0.32em" text-anchor="${isSource ? 'start' : 'end'}" class="halo" font-size="11"><tspan font-weight="600">${label(armName(name), nameLengthMax)}</tspan> <tspan fill="var(--quiet)">${count(value)}</tspan></text>`
 }

@@ -25,6 +25,49 @@ const pointOf = (policy: 'production' | 'candidate', cost: MetricResult, quality
   colour: colours[policy],
 })
 
+type Point = ReturnType<typeof pointOf>
+
+/** A policy's name beside its point. */
+const nameMark = (point: Point, middle: number): Plot.Markish =>
+  Plot.text([point], {
+    x: 'x',
+    y: 'y',
+    text: 'policy',
+    fill: 'colour',
+    fontWeight: 600,
+    fontSize: 14,
+    textAnchor: point.x <= middle ? 'start' : 'end',
+    dx: point.x <= middle ? 8 : -8,
+    dy: point.above ? -13 : 15,
+  })
+
+const policyMarks = (before: Point, after: Point, middle: number): Plot.Markish[] => {
+  const points = [before, after]
+  const way = { x1: before.x, y1: before.y, x2: after.x, y2: after.y }
+  return [
+    Plot.arrow([0], { ...way, inset: 9, stroke: colours.neutral, headLength: 7 }),
+    Plot.ruleY(points, { y: 'y', x1: 'x1', x2: 'x2', stroke: 'colour', strokeWidth: 2.5 }),
+    Plot.ruleX(points, { x: 'x', y1: 'y1', y2: 'y2', stroke: 'colour', strokeWidth: 2.5 }),
+    Plot.dot(points, { x: 'x', y: 'y', fill: 'colour', r: 6.5 }),
+    ...points.map((point) => nameMark(point, middle)),
+  ]
+}
+
+type Spot = { readonly name: string; readonly x: number; readonly y: number }
+
+const frontMarks = (spots: readonly Spot[]): Plot.Markish[] => [
+  Plot.line(spots, { x: 'x', y: 'y', curve: 'step-after', stroke: colours.neutral, strokeDasharray: '2 3' }),
+  Plot.dot(spots, { x: 'x', y: 'y', stroke: colours.neutral, fill: 'var(--page)', r: 3.5 }),
+  Plot.text(spots.slice(0, frontNamedMax), {
+    x: 'x',
+    y: 'y',
+    text: 'name',
+    dy: 14,
+    fill: 'var(--quiet)',
+    fontSize: 11,
+  }),
+]
+
 /** The plane of cost and quality; null unless both are known. */
 export const planeChart = (results: readonly MetricResult[], front: readonly FrontPoint[] = []): Markup | null => {
   const [cost, quality] = (['cost_usd', 'quality'] as const).map((name) =>
@@ -32,30 +75,13 @@ export const planeChart = (results: readonly MetricResult[], front: readonly Fro
   )
   if (!cost?.rows || !quality?.rows) return null
   const [before, after] = [pointOf('production', cost, quality), pointOf('candidate', cost, quality)]
-  const points = [before, after]
-  const others = front
+  const spots = front
     .slice(0, frontShownMax)
     .map(({ name, costUsd, quality: y }) => ({ name: label(name), x: costUsd * scaleOf('cost_usd'), y }))
     .sort((a, b) => a.x - b.x)
-  const xs = [...points.flatMap(({ x1, x2 }) => [x1, x2]), ...others.map(({ x }) => x)]
-  const ys = [...points.flatMap(({ y1, y2 }) => [y1, y2]), ...others.map(({ y }) => y)]
-  const [left, right] = padded(xs, 0.18)
-  const middle = (left + right) / 2
-  const nameAt = (isLeft: boolean, isAbove: boolean) =>
-    Plot.text(
-      points.filter(({ x, above }) => x <= middle === isLeft && above === isAbove),
-      {
-        x: 'x',
-        y: 'y',
-        text: 'policy',
-        fill: 'colour',
-        fontWeight: 600,
-        fontSize: 14,
-        textAnchor: isLeft ? 'start' : 'end',
-        dx: isLeft ? 8 : -8,
-        dy: isAbove ? -13 : 15,
-      },
-    )
+  const xs = [before, after].flatMap(({ x1, x2 }) => [x1, x2])
+  const ys = [before, after].flatMap(({ y1, y2 }) => [y1, y2])
+  const [left, right] = padded([...xs, ...spots.map(({ x }) => x)], 0.18)
   return draw(
     {
       height: 300,
@@ -65,32 +91,8 @@ export const planeChart = (results: readonly MetricResult[], front: readonly Fro
       marginBottom: 40,
       grid: true,
       x: { domain: [Math.max(0, left), right], ticks: 5, label: metrics.cost_usd.title, labelAnchor: 'right' },
-      y: { domain: padded(ys, 0.18), ticks: 5, label: 'quality' },
-      marks: [
-        Plot.line(others, { x: 'x', y: 'y', curve: 'step-after', stroke: colours.neutral, strokeDasharray: '2 3' }),
-        Plot.dot(others, { x: 'x', y: 'y', stroke: colours.neutral, fill: 'var(--page)', r: 3.5 }),
-        Plot.text(others.slice(0, frontNamedMax), {
-          x: 'x',
-          y: 'y',
-          text: 'name',
-          dy: 14,
-          fill: 'var(--quiet)',
-          fontSize: 11,
-        }),
-        Plot.arrow([0], {
-          x1: before.x,
-          y1: before.y,
-          x2: after.x,
-          y2: after.y,
-          inset: 9,
-          stroke: colours.neutral,
-          headLength: 7,
-        }),
-        Plot.ruleY(points, { y: 'y', x1: 'x1', x2: 'x2', stroke: 'colour', strokeWidth: 2.5 }),
-        Plot.ruleX(points, { x: 'x', y1: 'y1', y2: 'y2', stroke: 'colour', strokeWidth: 2.5 }),
-        Plot.dot(points, { x: 'x', y: 'y', fill: 'colour', r: 6.5 }),
-        ...[true, false].flatMap((isLeft) => [nameAt(isLeft, true), nameAt(isLeft, false)]),
-      ],
+      y: { domain: padded([...ys, ...spots.map(({ y }) => y)], 0.18), ticks: 5, label: 'quality' },
+      marks: [...frontMarks(spots), ...policyMarks(before, after, (left + right) / 2)],
     },
     'Cost and quality of production and candidate, with 95 % intervals',
   )

@@ -77,34 +77,33 @@ export const distributionChart = ({ metric, points }: Distribution, quantiles: r
 const powerText = (value: number): string =>
   value > 0 && value < 1 ? `1/${Math.round(1 / value)}` : String(Math.round(value))
 
-/** Shares of rows over bars that need not be equally wide. */
+/** Shares of rows over bars whose ends are powers of two; a bar that begins at 0 stands to the left of all others. */
 export const histogram = (bars: readonly Bar[], title: string, colour: string): Markup => {
-  const labelled = bars.map((bar, at) => ({ ...bar, at }))
-  const every = Math.ceil(bars.length / ticksMax)
+  const powers = bars.flatMap(({ from, to }) => [from, to].filter((end) => end > 0).map(Math.log2))
+  const [least, most] = [Math.min(...powers), Math.max(...powers)]
+  const placeOf = (end: number): number => (end > 0 ? Math.log2(end) : least - 1)
+  const placed = bars.map(({ from, to, share }) => ({
+    x1: placeOf(from),
+    x2: from > 0 ? placeOf(to) : least,
+    share,
+  }))
+  const start = Math.min(...placed.map(({ x1 }) => x1))
+  const every = Math.ceil((most - start) / ticksMax)
+  const ticks = Array.from({ length: Math.floor((most - start) / every) + 1 }, (_, at) => start + at * every)
+  const named = ticks.map((place) => ({ place, text: place < least ? '0' : powerText(2 ** place) }))
   return draw(
     {
       height: 210,
       marginLeft: 44,
-      marginRight: 10,
+      marginRight: 16,
       marginTop: 16,
       marginBottom: 34,
-      x: { domain: [0, Math.max(1, bars.length)], axis: null },
+      x: { domain: [start, most], axis: null },
       y: { tickFormat: '.0%', ticks: 4, label: null, grid: true },
       marks: [
-        Plot.rectY(labelled, {
-          x1: 'at',
-          x2: ({ at }: { at: number }) => at + 1,
-          y: 'share',
-          fill: colour,
-          insetLeft: 1,
-          insetRight: 1,
-          rx: 2,
-        }),
+        Plot.rectY(placed, { x1: 'x1', x2: 'x2', y: 'share', fill: colour, insetLeft: 1, insetRight: 1, rx: 2 }),
         Plot.ruleY([0], { stroke: colours.ink, strokeOpacity: 0.5 }),
-        Plot.text(
-          labelled.filter(({ at }) => at % every === 0),
-          { x: 'at', frameAnchor: 'bottom', dy: 16, text: ({ from }: Bar) => powerText(from), fill: 'var(--quiet)' },
-        ),
+        Plot.text(named, { x: 'place', frameAnchor: 'bottom', dy: 16, text: 'text', fill: 'var(--quiet)' }),
       ],
     },
     title,

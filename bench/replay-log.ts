@@ -29,8 +29,8 @@ export const productionOf = (): Policy =>
     `name: production
 filter: {affordable: candidate.cost_usd <= 0.05}
 score: candidate.quality - 20.0 * candidate.cost_usd - 0.0001 * candidate.ttft_ms
-choose: {kind: softmax, temperature: 0.15}
-explore: {rate: 0.05}`,
+choose: {kind: softmax, temperature: 0.15, per: session}
+explore: {rate: 0.05, per: session}`,
     snapshotTypes,
   )
 
@@ -186,6 +186,23 @@ export const fill = async (
       made.flatMap(({ feedback }) => (feedback ? [JSON.stringify(feedback)] : [])),
     )
     onProgress(at + made.length - from)
+  }
+}
+
+/**
+ * Makes `times` as many decisions of those that are there: the same sessions later, with ids of their own. Draws go by session,
+ * so every copy is decided as its original was.
+ */
+export const multiply = async (url: string, rows: number, times: number): Promise<void> => {
+  const laterMs = rows * apartMs
+  for (let copy = 1; copy < times; copy++) {
+    const query = `INSERT INTO otel.routing_decisions SELECT * REPLACE (
+        decision_time + toIntervalMillisecond(${copy * laterMs}) AS decision_time,
+        toUUID(concat('019ab0c4-0000-7000-9${copy.toString(16).padStart(3, '0')}-', right(toString(decision_id), 12))) AS decision_id,
+        toFixedString(concat('${copy.toString(16).padStart(4, '0')}', right(span_id, 12)), 16) AS span_id)
+      FROM otel.routing_decisions FINAL WHERE decision_time < toDateTime64('${new Date(startMs + laterMs).toISOString().slice(0, 19)}', 9, 'UTC')`
+    const response = await fetch(`${url}/`, { method: 'POST', body: query })
+    if (!response.ok) throw new Error(`multiplying the log: ${await response.text()}`)
   }
 }
 

@@ -22,6 +22,7 @@ const commands: Readonly<Record<string, () => Promise<Command>>> = {
   collector: async () => (await import('./serve.ts')).collectorCommand(),
   migrate: async () => (await import('./migrate.ts')).migrateCommand(),
   demo: async () => (await import('../demo/command.ts')).demoCommand(),
+  policy: async () => (await import('../replay/policy-command.ts')).policyCommand(),
   promote: async () => (await import('./promote.ts')).promoteCommand(),
   rollback: async () => (await import('./promote.ts')).rollbackCommand(),
   explain: async () => (await import('./explain.ts')).explainCommand(),

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict'
 import { accessSync, constants, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { delimiter, join } from 'node:path'
-import { after, before, test } from 'node:test'
+import { after, before, describe, test } from 'node:test'
 import { pathToFileURL } from 'node:url'
 import { type Browser, chromium, type Page } from 'playwright-core'
 import { reportHtml } from '../replay/report/html.ts'
@@ -24,28 +24,22 @@ const isExecutable = (path: string): boolean => {
   }
 }
 
-const browserPath = (): string => {
+const browserPath = (): string | undefined => {
   const folders = (process.env.PATH ?? '').split(delimiter)
   const places = [
     process.env.CHROMIUM ?? '',
     ...folders.flatMap((folder) => browserNames.map((name) => join(folder, name))),
   ]
-  const found = places.find((path) => path !== '' && isExecutable(path))
-  assert.ok(found, 'looking for Chromium: none in $CHROMIUM or on the PATH; on Debian, `apt-get install chromium`')
-  return found
+  return places.find((path) => path !== '' && isExecutable(path))
 }
+const executablePath = browserPath()
+const missing = 'looking for Chromium: none in $CHROMIUM or on the PATH; on Debian, `apt-get install chromium`'
+/** A machine without a browser may pass without these; one that decides what is released may not. */
+const skip = executablePath === undefined && !process.env.CI ? missing : false
 
 const folder = mkdtempSync(join(tmpdir(), 'signalbox-page-'))
 const whole = wholeReplay()
 let browser: Browser
-
-before(async () => {
-  browser = await chromium.launch({ executablePath: browserPath(), args: ['--no-sandbox'] })
-})
-after(async () => {
-  await browser?.close()
-  rmSync(folder, { recursive: true })
-})
 
 type Look = { readonly width?: number; readonly scheme?: 'light' | 'dark' }
 
@@ -99,91 +93,102 @@ for (const width of [390, 1280])
         assert.match(String(background), scheme === 'dark' ? /rgb\(2\d, 2\d, 2\d\)/ : /rgb\(25\d, 25\d, 25\d\)/)
       }))
 
-test('every number on the page is the one in its JSON, and the JSON is the replay', () =>
-  look(reportHtml(whole, command), {}, async (page) => {
-    const { shown, json } = await numbersOf(page)
-    assert.ok(shown.length > 150, `only ${shown.length} numbers name their place`)
-    for (const { path, value } of shown) assert.equal(at(json, path), Number(value), path)
-    for (const { path, text } of shown) {
-      const digits = Number(
-        text
-          .replaceAll(',', '')
-          .replace('−', '-')
-          .replace(/[^\d.e-]/g, ''),
-      )
-      const value = Number(at(json, path))
-      const scales = [1, 100, 1000]
-      const places = (/\.(\d+)/.exec(text)?.[1] ?? '').length
-      const isRounded = scales.some((scale) => Math.abs(value * scale - digits) <= 0.51 * 10 ** -places)
-      const isRelative = path.endsWith('difference.value') && text.includes('%')
-      const isSignificant = Math.abs(value / digits - 1) < 0.05
-      assert.ok(isRounded || isRelative || isSignificant, `${path}: ${value} is shown as ${text}`)
-    }
-    for (const key of ['metrics', 'shares', 'moves', 'detail', 'verdict', 'diagnostics'] as const)
-      assert.deepEqual(at(json, key), JSON.parse(JSON.stringify(whole[key])), key)
-  }))
+describe('the page in a real browser', { skip }, () => {
+  before(async () => {
+    assert.ok(executablePath, missing)
+    browser = await chromium.launch({ executablePath, args: ['--no-sandbox'] })
+  })
+  after(async () => {
+    await browser?.close()
+    rmSync(folder, { recursive: true })
+  })
 
-test('the report has every picture, each with its text alternative, and stays small', () =>
-  look(reportHtml(whole, command, { front }), {}, async (page) => {
-    const labels = (await page.evaluate(
-      `[...document.querySelectorAll('svg')].map((e) => [e.getAttribute('role'), e.getAttribute('aria-label')])`,
-    )) as [string, string][]
-    for (const [role, label] of labels) assert.ok(role === 'img' && label.length > 10, label)
-    const pictures = [
-      /^Cost and quality/,
-      /^Distribution of latency/,
-      /^Distribution of time to first token/,
-      /^Where decisions move/,
-      /by importance weight$/,
-      /by the logged probability/,
-      /^What the outcome model predicts/,
-      /^cost.*difference .* 95 % interval/,
-    ]
-    for (const picture of pictures)
-      assert.ok(
-        labels.some(([, label]) => picture.test(label)),
-        `no picture is called ${picture}`,
-      )
-    assert.ok(Buffer.byteLength(reportHtml(whole, command, { front })) < sizeMax)
-  }))
+  test('every number on the page is the one in its JSON, and the JSON is the replay', () =>
+    look(reportHtml(whole, command), {}, async (page) => {
+      const { shown, json } = await numbersOf(page)
+      assert.ok(shown.length > 150, `only ${shown.length} numbers name their place`)
+      for (const { path, value } of shown) assert.equal(at(json, path), Number(value), path)
+      for (const { path, text } of shown) {
+        const digits = Number(
+          text
+            .replaceAll(',', '')
+            .replace('−', '-')
+            .replace(/[^\d.e-]/g, ''),
+        )
+        const value = Number(at(json, path))
+        const scales = [1, 100, 1000]
+        const places = (/\.(\d+)/.exec(text)?.[1] ?? '').length
+        const isRounded = scales.some((scale) => Math.abs(value * scale - digits) <= 0.51 * 10 ** -places)
+        const isRelative = path.endsWith('difference.value') && text.includes('%')
+        const isSignificant = Math.abs(value / digits - 1) < 0.05
+        assert.ok(isRounded || isRelative || isSignificant, `${path}: ${value} is shown as ${text}`)
+      }
+      for (const key of ['metrics', 'shares', 'moves', 'detail', 'verdict', 'diagnostics'] as const)
+        assert.deepEqual(at(json, key), JSON.parse(JSON.stringify(whole[key])), key)
+    }))
 
-test('on paper everything is shown that a screen has folded away', () =>
-  look(reportHtml(whole, command), { width: 690 }, async (page) => {
-    const heights = () =>
-      page.evaluate(
-        `[...document.querySelectorAll('details')].map((e) => e.getBoundingClientRect().height)`,
-      ) as Promise<number[]>
-    const folded = await heights()
-    await page.emulateMedia({ media: 'print', colorScheme: 'dark' })
-    const printed = await heights()
-    assert.ok(folded.length >= 5)
-    for (const [place, height] of printed.entries())
-      assert.ok(height > 2 * (folded[place] ?? 0), `fold ${place} is shut`)
-    assert.equal(await page.evaluate('getComputedStyle(document.body).backgroundColor'), 'rgb(255, 255, 255)')
-  }))
+  test('the report has every picture, each with its text alternative, and stays small', () =>
+    look(reportHtml(whole, command, { front }), {}, async (page) => {
+      const labels = (await page.evaluate(
+        `[...document.querySelectorAll('svg')].map((e) => [e.getAttribute('role'), e.getAttribute('aria-label')])`,
+      )) as [string, string][]
+      for (const [role, label] of labels) assert.ok(role === 'img' && label.length > 10, label)
+      const pictures = [
+        /^Cost and quality/,
+        /^Distribution of latency/,
+        /^Distribution of time to first token/,
+        /^Where decisions move/,
+        /by importance weight$/,
+        /by the logged probability/,
+        /^What the outcome model predicts/,
+        /^cost.*difference .* 95 % interval/,
+      ]
+      for (const picture of pictures)
+        assert.ok(
+          labels.some(([, label]) => picture.test(label)),
+          `no picture is called ${picture}`,
+        )
+      assert.ok(Buffer.byteLength(reportHtml(whole, command, { front })) < sizeMax)
+    }))
 
-const hostile: Readonly<Record<string, string>> = {
-  'a script': `</script></title></style><script>alert(1)</script><img src=x onerror=alert(2)>"'&{{7*7}}`,
-  'another direction': '\u202eسياسة\u2066 \u0000\u001b[31m policy\u2028',
-  'ten kilobytes': 'very-long-name'.repeat(750),
-}
-for (const [kind, name] of Object.entries(hostile))
-  for (const width of [390, 1280])
-    test(`a name that is ${kind} stays a name at ${width} px`, () =>
-      look(reportHtml(renamed(whole, name), name), { width }, async (page) => {
-        await page.evaluate(openAll)
-        assert.equal(await page.evaluate(`document.querySelectorAll('img, script:not(#replay), iframe').length`), 0)
-        const { json } = await numbersOf(page)
-        assert.equal(at(json, 'candidate.name'), name)
-      }))
+  test('on paper everything is shown that a screen has folded away', () =>
+    look(reportHtml(whole, command), { width: 690 }, async (page) => {
+      const heights = () =>
+        page.evaluate(
+          `[...document.querySelectorAll('details')].map((e) => e.getBoundingClientRect().height)`,
+        ) as Promise<number[]>
+      const folded = await heights()
+      await page.emulateMedia({ media: 'print', colorScheme: 'dark' })
+      const printed = await heights()
+      assert.ok(folded.length >= 5)
+      for (const [place, height] of printed.entries())
+        assert.ok(height > 2 * (folded[place] ?? 0), `fold ${place} is shut`)
+      assert.equal(await page.evaluate('getComputedStyle(document.body).backgroundColor'), 'rgb(255, 255, 255)')
+    }))
 
-test('a refusal shows facts and remedies, and draws no estimate', () => {
-  const refused: Replay = refusedReplay()
-  return look(reportHtml(refused, command), { width: 390 }, async (page) => {
-    assert.match((await page.locator('h1').textContent()) ?? '', /^No verdict on/)
-    assert.equal(await page.locator('.strip svg').count(), 0)
-    assert.ok((await page.locator('.aside li').count()) > 0)
-    const text = (await page.locator('main').textContent()) ?? ''
-    assert.doesNotMatch(text, /NaN|Infinity|undefined|null/)
+  const hostile: Readonly<Record<string, string>> = {
+    'a script': `</script></title></style><script>alert(1)</script><img src=x onerror=alert(2)>"'&{{7*7}}`,
+    'another direction': '\u202eسياسة\u2066 \u0000\u001b[31m policy\u2028',
+    'ten kilobytes': 'very-long-name'.repeat(750),
+  }
+  for (const [kind, name] of Object.entries(hostile))
+    for (const width of [390, 1280])
+      test(`a name that is ${kind} stays a name at ${width} px`, () =>
+        look(reportHtml(renamed(whole, name), name), { width }, async (page) => {
+          await page.evaluate(openAll)
+          assert.equal(await page.evaluate(`document.querySelectorAll('img, script:not(#replay), iframe').length`), 0)
+          const { json } = await numbersOf(page)
+          assert.equal(at(json, 'candidate.name'), name)
+        }))
+
+  test('a refusal shows facts and remedies, and draws no estimate', () => {
+    const refused: Replay = refusedReplay()
+    return look(reportHtml(refused, command), { width: 390 }, async (page) => {
+      assert.match((await page.locator('h1').textContent()) ?? '', /^No verdict on/)
+      assert.equal(await page.locator('.strip svg').count(), 0)
+      assert.ok((await page.locator('.aside li').count()) > 0)
+      const text = (await page.locator('main').textContent()) ?? ''
+      assert.doesNotMatch(text, /NaN|Infinity|undefined|null/)
+    })
   })
 })

@@ -59,9 +59,12 @@ export const matched: Ratio = [{ matchedR: 1 }, { matched: 1 }]
 /** The plain mean of what was logged, Σ k r / Σ k: what the bill says. */
 export const logged: Ratio = [{ r: 1 }, n]
 
-/** Σ a / Σ b over the groups that have rows, with its cluster-robust interval. */
+/**
+ * Σ a / Σ b over the groups that have rows, with its cluster-robust interval: rows with the outcome, or, where the ratio is of
+ * all rows, any. A group in which every outcome is missing must not drop out of the bounds on what is missing.
+ */
 export const estimate = (sums: Sums, [numerator, denominator]: Ratio): Estimate =>
-  ratioOf(combine(sums, numerator), combine(sums, denominator), combine(sums, n))
+  ratioOf(combine(sums, numerator), combine(sums, denominator), combine(sums, denominator.all ? { all: 1 } : n))
 
 /** The same of columns by group; a group counts where `rows` is above 0. */
 export const ratioOf = (a: Float64Array, b: Float64Array, rows: Float64Array): Estimate => {

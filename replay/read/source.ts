@@ -17,7 +17,7 @@ const requestTimeoutMs = 300_000
 /** Records in a batch: few enough to be forgotten while they are young, which halves the work of the collector of garbage. */
 const batchRecords = 512
 /** Rows of a slice, as long as they do not share one moment. */
-const sliceRows = 65_536
+const sliceRows = 32_768
 const sliceBytesMax = 2 ** 30
 
 /** Which records: by time (ISO 8601; from inclusive, to exclusive) and by logged policy, by name or by hash or its start. */

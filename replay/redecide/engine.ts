@@ -24,7 +24,7 @@ const resourceLimits = { maxOldGenerationSizeMb: 1024, maxYoungGenerationSizeMb:
 /** Slices that wait for a thread, per thread: one being decided, one ready. */
 const slicesAhead = 2
 /** Slices gathered before what was added up is kept: about a million rows. */
-const roundSlicesDefault = 16
+const roundSlicesDefault = 32
 
 /** `pass` is 1 or 2 of `passes`; `done` is in the unit of the source's size. */
 export type Progress = (progress: { readonly pass: 'survey' | 'decide'; readonly rows: number }) => void
@@ -174,8 +174,10 @@ const gatherInThreads = async (
       const free = await Promise.race(crew.map((member) => member.free()))
       free.send({ bytes: slice.bytes })
     }
-    const gathered = await Promise.all(crew.map((member) => member.end()))
-    return gathered.reduce(mergeGathered)
+    // One after another: each thread's sums are let go before the next one's come.
+    let gathered: Gathered | null = null
+    for (const member of crew) gathered = gathered ? mergeGathered(gathered, await member.end()) : await member.end()
+    return gathered as Gathered
   } finally {
     await Promise.all(crew.map((member) => member.stop()))
   }

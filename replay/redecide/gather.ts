@@ -62,6 +62,19 @@ export const startGathering = (survey: Survey, shelf: PolicyShelf, candidates: r
   }
 }
 
+/** The memory behind the sums, for a thread to give away instead of copying it. */
+export const buffersOf = (gathered: Gathered): ArrayBuffer[] => {
+  const found = new Set<ArrayBuffer>()
+  const visit = (value: unknown): void => {
+    if (ArrayBuffer.isView(value)) found.add(value.buffer as ArrayBuffer)
+    else if (Array.isArray(value)) for (const item of value) visit(item)
+    else if (value !== null && typeof value === 'object') for (const item of Object.values(value)) visit(item)
+  }
+  for (const { sample, movers, ...sums } of gathered.tallies) visit(sums)
+  visit(gathered.log)
+  return [...found]
+}
+
 /** What two gatherers of one survey found of different records, together; the first is changed. */
 export const mergeGathered = (to: Gathered, from: Gathered): Gathered => {
   mergeLogTallies(to.log, from.log)

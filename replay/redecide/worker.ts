@@ -2,7 +2,7 @@
 import { parentPort, workerData } from 'node:worker_threads'
 import { parsePolicy } from '../../router/policy/policy.ts'
 import { recordsOf } from '../read/rows.ts'
-import { startGathering } from './gather.ts'
+import { buffersOf, type Gathered, startGathering } from './gather.ts'
 import type { Survey } from './survey.ts'
 import { type LoggedPolicy, shelve } from './verify.ts'
 
@@ -17,7 +17,7 @@ export type WorkerTask = { readonly bytes: ArrayBuffer } | 'end'
 /** A slice is done; what was added up; what went wrong. */
 export type WorkerAnswer =
   | { readonly kind: 'done' }
-  | { readonly kind: 'gathered'; readonly gathered: ReturnType<ReturnType<typeof startGathering>['close']> }
+  | { readonly kind: 'gathered'; readonly gathered: Gathered }
   | { readonly kind: 'failed'; readonly code: string; readonly message: string }
 
 const { survey, policies, candidates } = workerData as WorkerInput
@@ -27,7 +27,8 @@ const gathering = startGathering(
   candidates.map((source) => parsePolicy(source, survey.features)),
 )
 const port = parentPort
-const answer = (message: WorkerAnswer): void => port?.postMessage(message)
+const answer = (message: WorkerAnswer): void =>
+  port?.postMessage(message, message.kind === 'gathered' ? buffersOf(message.gathered) : [])
 
 port?.on('message', (task: WorkerTask) => {
   try {

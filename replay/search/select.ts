@@ -30,7 +30,7 @@ export const axesOf = (goal: Goal): Axes => [goal, goal === 'quality' ? 'cost_us
 /** Where a policy stands in its last round: candidate − production on either axis, on that round's clusters. */
 export type Standing = {
   readonly differences: readonly [goal: Estimate, other: Estimate]
-  /** Whether it could not be promoted as it stands: a guardrail harmed, or choices that production never tries. */
+  /** Whether it could not be promoted as it stands: the goal or a guardrail harmed, or choices that production never tries. */
   readonly isBarred: boolean
 }
 
@@ -131,9 +131,10 @@ const where = (parameters: Point['parameters']): string => `the template with ${
 const standingOf = (survey: Survey, tally: CandidateTally, { goal, margin }: SelectOptions): Standing => {
   const unsupported = wholeTotal(tally, wholeAt.u) / wholeTotal(tally, wholeAt.n)
   const isHarmed = metricNames.some((metric) => {
-    if (metric === goal || !metrics[metric].guards) return false
+    if (metric !== goal && !metrics[metric].guards) return false
     const { low, high } = differenceOf(survey, tally, metric)
-    return metrics[metric].better === 'higher' ? high < -margin : low > margin
+    const tolerated = metric === goal ? 0 : margin
+    return metrics[metric].better === 'higher' ? high < -tolerated : low > tolerated
   })
   const [first, second] = axesOf(goal)
   return {

@@ -1,7 +1,6 @@
 // A policy with holes: `${weight}` stands for a number that a search may vary. The holes are filled in the text, before it is
 // read as YAML, so that they may stand anywhere a number may: in a score, a weight, a rate. Only numbers are ever put in, so
 // that nothing can change the text's structure; what comes out is an ordinary policy.
-import { readFileSync } from 'node:fs'
 import { PolicyError, policyText } from '../../router/policy/policy.ts'
 
 export const pointsMax = 256
@@ -10,7 +9,7 @@ const listMax = 100
 /** From this ratio of its ends on, a range of positive numbers is gone through in equal factors, not in equal steps. */
 const logRatioMin = 10
 /** Enough for any weight, and short enough to be read in a policy. */
-const digitsShown = 6
+const digitsShown = 4
 /** The bases of the low-discrepancy sequence, one a dimension. */
 const primes = [2, 3, 5, 7, 11, 13] as const
 
@@ -78,15 +77,6 @@ export const parameterText = (parameters: Point['parameters']): string =>
   Object.entries(parameters)
     .map(([name, value]) => `${name}=${value}`)
     .join(' ')
-
-/** Reads a template's file. Throws a PolicyError when it cannot be read. */
-export const readTemplate = (path: string): string => {
-  try {
-    return readFileSync(path, 'utf8')
-  } catch (error) {
-    throw new PolicyError([`reading the template ${path}: ${(error as Error).message}`])
-  }
-}
 
 const dimensionProblems = (dimensions: readonly Dimension[], where: string): string[] => {
   if (dimensions.length === 0 || dimensions.length > dimensionsMax)

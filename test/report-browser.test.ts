@@ -83,16 +83,6 @@ const at = (json: unknown, path: string): unknown =>
 
 const openAll = 'for (const fold of document.querySelectorAll("details")) fold.open = true'
 
-for (const width of [390, 1280])
-  for (const scheme of ['light', 'dark'] as const)
-    test(`the report reads without errors, requests or sideways scrolling at ${width} px, ${scheme}`, () =>
-      look(reportHtml(whole, command, { front }), { width, scheme }, async (page) => {
-        await page.evaluate(openAll)
-        assert.match((await page.locator('h1').textContent()) ?? '', /^Promote 'llama-first'/)
-        const background = await page.evaluate('getComputedStyle(document.body).backgroundColor')
-        assert.match(String(background), scheme === 'dark' ? /rgb\(2\d, 2\d, 2\d\)/ : /rgb\(25\d, 25\d, 25\d\)/)
-      }))
-
 describe('the page in a real browser', { skip }, () => {
   before(async () => {
     assert.ok(executablePath, missing)
@@ -102,6 +92,16 @@ describe('the page in a real browser', { skip }, () => {
     await browser?.close()
     rmSync(folder, { recursive: true })
   })
+
+  for (const width of [390, 1280])
+    for (const scheme of ['light', 'dark'] as const)
+      test(`the report reads without errors, requests or sideways scrolling at ${width} px, ${scheme}`, () =>
+        look(reportHtml(whole, command, { front }), { width, scheme }, async (page) => {
+          await page.evaluate(openAll)
+          assert.match((await page.locator('h1').textContent()) ?? '', /^Promote 'llama-first'/)
+          const background = await page.evaluate('getComputedStyle(document.body).backgroundColor')
+          assert.match(String(background), scheme === 'dark' ? /rgb\(2\d, 2\d, 2\d\)/ : /rgb\(25\d, 25\d, 25\d\)/)
+        }))
 
   test('every number on the page is the one in its JSON, and the JSON is the replay', () =>
     look(reportHtml(whole, command), {}, async (page) => {

@@ -8,7 +8,8 @@ import type { Detail } from './estimate/detail.ts'
 import { type Diagnostics, diagnose } from './estimate/diagnostics.ts'
 import { evaluate, type MetricResult } from './estimate/evaluate.ts'
 import { lookAt } from './estimate/look.ts'
-import { metricNames } from './estimate/metrics.ts'
+import { type MetricName, metricNames } from './estimate/metrics.ts'
+import type { OutcomeFit } from './estimate/outcome-model.ts'
 import type { Goal } from './judge/gate.ts'
 import { judge, type Verdict } from './judge/verdict.ts'
 import type { Source } from './read/source.ts'
@@ -77,6 +78,8 @@ export type Replay = {
   readonly moves: readonly Move[]
   readonly diagnostics: Diagnostics
   readonly metrics: readonly MetricResult[]
+  /** By metric: how its outcomes are modelled, and how well that predicts rows it was not fitted to; null where none are known. */
+  readonly outcomeModels: Readonly<Record<MetricName, Pick<OutcomeFit, 'kind' | 'r2'> | null>>
   readonly verdict: Verdict
   /** A few decisions that change, drawn by a hash of their ids. */
   readonly sample: readonly ChangedDecision[]
@@ -175,11 +178,20 @@ export const appraise = (
     moves: movesOf(survey, tally),
     diagnostics,
     metrics,
+    outcomeModels: outcomeModelsOf(survey),
     verdict,
     sample: tally.sample.map(({ record, decision }) => ({ record, decision })),
     detail: lookAt(survey, log, tally, metrics, options.goal),
   }
 }
+
+const outcomeModelsOf = ({ outcomeFits }: Survey): Replay['outcomeModels'] =>
+  Object.fromEntries(
+    metricNames.map((name, metric) => {
+      const fit = outcomeFits[metric]
+      return [name, fit ? { kind: fit.kind, r2: fit.r2 } : null]
+    }),
+  ) as Replay['outcomeModels']
 
 const impossibleOf = ({ impossible, impossibleCount }: Survey): { count: number; examples: readonly Impossible[] } => ({
   count: impossibleCount,

@@ -1,13 +1,18 @@
 // The outcome model q(x, a) behind DM and DR: what a model's answer to a request like this one tends to cost, take or be
-// worth. It is a shrunken (segment × model) mean, fitted five times, each time without one fold of clusters, so that no
-// row helps to predict itself. DR is unbiased whatever q says; a better q only makes the interval shorter.
-import { type CellTable, cellsOf, foldCount } from './outcome-cells.ts'
+// worth. Two ways to say so are fitted from the table of cells, five times each, without one fold of clusters in turn, so
+// that no row helps to predict itself; the one that predicts the folds left out better is used, metric by metric. DR is
+// unbiased whatever q says; a better q only makes the interval shorter.
+import { type CellTable, cellsOf, foldCount, type MetricCells } from './outcome-cells.ts'
+import { addToRidge, dimensionMax, featuresOf, fitRidge, ridgeLayout, ridgeStatistics } from './ridge.ts'
+import { add } from './terms.ts'
 
 /**
  * How many rows' worth of doubt a cell starts with: an effect seen on n rows counts n / (n + 10). Segment cells with ten
  * rows are common in a log of a few thousand, and there half of what they show is noise.
  */
 const priorRows = 10
+/** Outcomes that spread by less than this part of their squares are all the same, but for rounding. */
+const roundingShare = 1e-12
 
 /** How many of each there are. */
 export type Extent = { readonly arms: number; readonly octaves: number; readonly kinds: number }
@@ -15,7 +20,7 @@ export type Extent = { readonly arms: number; readonly octaves: number; readonly
 /** The expected outcome of a request of this cell, had `arm` been chosen; fitted without `fold`. */
 export type OutcomeModel = (fold: number, arm: number, octave: number, kind: number) => number
 
-/** The effects of a fit without one fold: the mean, what each arm adds to it, and what each segmentation adds to that. */
+/** One fit: the mean, what each arm adds to it, and what the request's length and its kind add to that, arm by arm. */
 type Effects = {
   mean: number
   readonly byArm: Float64Array
@@ -23,17 +28,21 @@ type Effects = {
   readonly byKind: Float64Array
 }
 
-/**
- * Fits, in turn, the overall mean, what each model adds to it, and what each segmentation of the model's requests — by input
- * length in octaves, which drives cost and latency, and by tier and category, which drive quality — adds to that; each step
- * explains the rest of the one before and is shrunken towards zero (Efron & Morris 1975), so that a cell never seen falls
- * back on its model, and a model never seen on the mean. `metric` is its index in the table.
- */
-export const fitOutcomeModel = (table: CellTable, metric: number, extent: Extent): OutcomeModel => {
-  const fits = Array.from({ length: foldCount }, (_, out) => fitWithout(table, metric, extent, out))
-  const { octaves, kinds } = extent
+/** Plain data: a fitted outcome model of one metric. */
+export type OutcomeFit = {
+  /** Shrunken (segment × model) means, or a ridge regression on length by arm, and kind. */
+  readonly kind: 'means' | 'ridge'
+  /** The share of the outcome's variance that it predicts in the fold left out; null where every outcome is the same. */
+  readonly r2: number | null
+  readonly extent: Extent
+  /** By the fold left out. */
+  readonly effects: readonly Readonly<Effects>[]
+}
+
+/** What looks a fit's predictions up: four reads. */
+export const predictorOf = ({ effects, extent: { octaves, kinds } }: OutcomeFit): OutcomeModel => {
   return (fold, arm, octave, kind) => {
-    const { mean, byArm, byOctave, byKind } = fits[fold] as Effects
+    const { mean, byArm, byOctave, byKind } = effects[fold] as Effects
     return (
       mean +
       (byArm[arm] as number) +
@@ -43,7 +52,89 @@ export const fitOutcomeModel = (table: CellTable, metric: number, extent: Extent
   }
 }
 
-const fitWithout = (table: CellTable, metric: number, { arms, octaves, kinds }: Extent, out: number): Effects => {
+/** Fits both; of equals the means are taken. Null where no outcome is known. `metric` is its index in the table. */
+export const fitOutcome = (table: CellTable, metric: number, extent: Extent): OutcomeFit | null => {
+  if ((table.known[metric] as number) === 0) return null
+  const means = fitMeans(table, metric, extent)
+  const ridge = fitLinear(table, metric, extent)
+  return ridge && (ridge.r2 ?? 0) > (means.r2 ?? 0) ? ridge : means
+}
+
+/**
+ * Fits, in turn, the overall mean, what each model adds to it, and what each segmentation of the model's requests — by input
+ * length in octaves, which drives cost and latency, and by tier and category, which drive quality — adds to that; each step
+ * explains the rest of the one before and is shrunken towards zero (Efron & Morris 1975), so that a cell never seen falls
+ * back on its model, and a model never seen on the mean.
+ */
+export const fitMeans = (table: CellTable, metric: number, extent: Extent): OutcomeFit => {
+  const effects = Array.from({ length: foldCount }, (_, out) => meansWithout(table, metric, extent, out))
+  return scored(table, metric, { kind: 'means', extent, effects })
+}
+
+/**
+ * Fits a ridge regression (ridge.ts): an intercept and a slope over the logarithm of the length for each model, and for each
+ * kind of requests one effect that all models share. It says less than the means and so needs fewer rows. Null where that
+ * takes more than 200 features.
+ */
+export const fitLinear = (table: CellTable, metric: number, extent: Extent): OutcomeFit | null => {
+  const { arms, octaves, kinds } = extent
+  const [layout] = 1 + 2 * arms <= dimensionMax ? [ridgeLayout(arms, [kinds])] : []
+  const kindsFrom = layout?.segmentsFrom[0]
+  if (!layout || kindsFrom === undefined) return null
+  const folds = Array.from({ length: foldCount }, () => ridgeStatistics(layout.dimension))
+  const cells = cellsOf(table, metric)
+  for (let cell = 0; cell < table.count; cell++) {
+    const weight = cells.weight(cell)
+    if (weight === 0) continue
+    const tokens = 2 ** (table.octave[cell] as number) - 1
+    const features = featuresOf(layout, table.arm[cell] as number, tokens, [table.kind[cell] as number])
+    addToRidge(folds[table.fold[cell] as number] as (typeof folds)[number], features, cells.sum(cell) / weight, weight)
+  }
+  const effects = fitRidge(folds).coefficients.map((beta): Effects => {
+    const lengthAt = (octave: number) => featuresOf(layout, 0, 2 ** octave - 1, [0]).values[2] as number
+    const slopes = beta.subarray(1 + arms, 1 + 2 * arms)
+    return {
+      mean: beta[0] as number,
+      byArm: beta.slice(1, 1 + arms),
+      byOctave: Float64Array.from(
+        { length: arms * octaves },
+        (_, at) => (slopes[Math.floor(at / octaves)] as number) * lengthAt(at % octaves),
+      ),
+      byKind: Float64Array.from({ length: arms * kinds }, (_, at) => beta[kindsFrom + (at % kinds)] as number),
+    }
+  })
+  return scored(table, metric, { kind: 'ridge', extent, effects })
+}
+
+/** Adds how well a fit predicts the fold left out (Stone 1974): exact, though only sums are left of the rows. */
+const scored = (table: CellTable, metric: number, fit: Omit<OutcomeFit, 'r2'>): OutcomeFit => {
+  const cells = cellsOf(table, metric)
+  const q = predictorOf({ ...fit, r2: null })
+  const mean = meanOf(table, cells)
+  let [error, spread, size] = [0, 0, 0]
+  for (let cell = 0; cell < table.count; cell++) {
+    const place = [table.fold, table.arm, table.octave, table.kind].map((column) => column[cell] as number)
+    error += squaresAround(cells, cell, q(...(place as [number, number, number, number])))
+    spread += squaresAround(cells, cell, mean)
+    size += cells.squares(cell)
+  }
+  return { ...fit, r2: spread > roundingShare * size ? 1 - error / spread : null }
+}
+
+/** Σ k (r − q)² of a cell. */
+const squaresAround = ({ weight, sum, squares }: MetricCells, cell: number, q: number): number =>
+  Math.max(0, squares(cell) - 2 * q * sum(cell) + q * q * weight(cell))
+
+const meanOf = ({ count }: CellTable, { weight, sum }: MetricCells): number => {
+  let [k, r] = [0, 0]
+  for (let cell = 0; cell < count; cell++) {
+    k += weight(cell)
+    r += sum(cell)
+  }
+  return r / k
+}
+
+const meansWithout = (table: CellTable, metric: number, { arms, octaves, kinds }: Extent, out: number): Effects => {
   const effects: Effects = {
     mean: 0,
     byArm: new Float64Array(arms),
@@ -82,9 +173,9 @@ const fitLevel = (
   for (let cell = 0; cell < table.count; cell++) {
     if (table.fold[cell] === out || cells.rows(cell) === 0) continue
     const at = place(cell)
-    sums[at] = (sums[at] as number) + cells.sum(cell) - predict(cell) * cells.weight(cell)
-    weights[at] = (weights[at] as number) + cells.weight(cell)
-    rows[at] = (rows[at] as number) + cells.rows(cell)
+    add(sums, at, cells.sum(cell) - predict(cell) * cells.weight(cell))
+    add(weights, at, cells.weight(cell))
+    add(rows, at, cells.rows(cell))
   }
   return sums.map((sum, at) => {
     const seen = rows[at] as number

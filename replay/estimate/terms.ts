@@ -90,7 +90,7 @@ export type Weighing = {
 export const addTerms = (
   sums: Float64Array,
   base: number,
-  { w, u, x, xe, isSame }: Weighing,
+  { w, u, x, xe }: Weighing,
   k: number,
   r: number,
   q: number,
@@ -107,17 +107,35 @@ export const addTerms = (
   add(sums, base + termAt.wq, kw * q)
   add(sums, base + termAt.qe, k * qe)
   add(sums, base + termAt.qb, k * qb)
-  add(sums, base + termAt.u, k * u)
-  add(sums, base + termAt.qu, k * qu)
-  add(sums, base + termAt.x, k * x)
-  add(sums, base + termAt.xe, k * xe)
+  if (u > 0) {
+    add(sums, base + termAt.u, k * u)
+    add(sums, base + termAt.qu, k * qu)
+  }
+  if (xe > 0) {
+    add(sums, base + termAt.x, k * x)
+    add(sums, base + termAt.xe, k * xe)
+  }
+}
+
+/** Adds the row to the estimators that are shown for comparison. */
+export const addCompared = (
+  sums: Float64Array,
+  base: number,
+  { w, isSame }: Weighing,
+  k: number,
+  r: number,
+  q: number,
+): void => {
+  if (isSame) {
+    add(sums, base + termAt.matched, k)
+    add(sums, base + termAt.matchedR, k * r)
+  }
+  if (w === 0) return
+  const kw = k * w
   add(sums, base + termAt.clipped, k * Math.min(w, clipAt) * r)
   add(sums, base + termAt.subGaussian, (kw / (1 - subGaussianBy + subGaussianBy * w)) * r)
   if (w <= switchAt) add(sums, base + termAt.switched, kw * (r - q))
   add(sums, base + termAt.shrunk, ((shrinkBy * kw) / (w * w + shrinkBy)) * (r - q))
-  if (!isSame) return
-  add(sums, base + termAt.matched, k)
-  add(sums, base + termAt.matchedR, k * r)
 }
 
 /**

@@ -4,10 +4,10 @@ import { draw } from '../../router/policy/chance.ts'
 import type { DecisionRecord, FeatureValue } from '../../router/policy/record.ts'
 import { isCutShort, metricCount, metricNames, metrics, spreadMetrics } from '../estimate/metrics.ts'
 import { cellsOf } from '../estimate/outcome-cells.ts'
-import { fitOutcomeModel, type OutcomeModel } from '../estimate/outcome-model.ts'
+import { type OutcomeModel, predictorOf } from '../estimate/outcome-model.ts'
 import { addAt, type Bins, binOf, quantileGroups } from '../estimate/quantiles.ts'
 import { clusterOf, groupOfCluster } from './clusters.ts'
-import { impossibility, lookup, noneArm, octaveMax, type Survey } from './survey.ts'
+import { impossibility, lookup, noneArm, type Survey } from './survey.ts'
 
 /** What a survey says about outcomes, ready for use. */
 export type Fit = {
@@ -22,8 +22,7 @@ export type Fit = {
 }
 
 export const fitOf = (survey: Survey): Fit => {
-  const { cells, armNames, kinds, rows } = survey
-  const extent = { arms: armNames.length, octaves: octaveMax + 1, kinds: kinds.length }
+  const { cells, armNames, rows } = survey
   const keepRatio = new Float64Array(metricCount * armNames.length)
   const all = new Float64Array(armNames.length)
   for (let cell = 0; cell < cells.count; cell++) {
@@ -42,9 +41,7 @@ export const fitOf = (survey: Survey): Fit => {
   }
   return {
     survey,
-    models: metricNames.map((_, metric) =>
-      (cells.known[metric] as number) > 0 ? fitOutcomeModel(cells, metric, extent) : null,
-    ),
+    models: survey.outcomeFits.map((fit) => fit && predictorOf(fit)),
     keepRatio,
     isPartial: metricNames.map((_, metric) => (cells.known[metric] as number) < rows),
     middleMs: (survey.fromMs + survey.toMs) / 2,

@@ -12,8 +12,14 @@ export type ClusterKey = (typeof clusterKeys)[number]
 
 /** Deeper than any policy may nest its rules and splits. */
 const nestingMax = 16
-/** How many groups the sums are kept for. Up to this many clusters each is a group; more are dealt to them by their hash. */
+/** Up to this many clusters, each is a group that sums are kept for. */
 export const groupsMax = 4096
+/**
+ * More clusters are dealt to so many groups by their hash. Between groups a standard error is known to √(1 / 2·1,023) = 2 %, and
+ * the sums of a few candidates stay in the processor's cache.
+ */
+const dealtGroups = 1024
+export const groupCountOf = (clusters: number): number => (clusters > groupsMax ? dealtGroups : clusters)
 
 /**
  * The keys by which the rows of one policy belong together: the session always, since its turns are alike; every key that
@@ -123,7 +129,7 @@ export const startClusters = (policies: Iterable<LoggedPolicy>) => {
       ),
       keysOfPolicy,
       count,
-      groupCount: Math.min(count, groupsMax),
+      groupCount: groupCountOf(count),
       rootOf,
       groupOf: named && new Map(Array.from(named, (root, at) => [root, at])),
     }

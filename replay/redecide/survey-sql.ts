@@ -5,8 +5,8 @@ import type { FeatureTypes } from '../../router/policy/cel.ts'
 import { type MetricName, metricNames, type Objective } from '../estimate/metrics.ts'
 import { type Cell, collected, foldCount } from '../estimate/outcome-cells.ts'
 import type { Source } from '../read/source.ts'
-import { type ClusterKey, clusterKeysOf, groupsMax } from './clusters.ts'
-import { byRows, type Kind, kindsMax, octaveMax, type Survey, sumTolerance } from './survey.ts'
+import { type ClusterKey, clusterKeysOf, groupCountOf, groupsMax } from './clusters.ts'
+import { byRows, type Kind, kindsMax, modelled, octaveMax, type Survey, sumTolerance } from './survey.ts'
 import type { LoggedPolicy } from './verify.ts'
 
 type Ask = NonNullable<Source['ask']>
@@ -57,7 +57,7 @@ export const surveySql = async (
   const [clusters, features] = [await clustersOf(ask, keys), await featuresOf(ask)]
   const armNames = facts.arms
   const rows = Number(facts.rows)
-  return {
+  return modelled({
     rows,
     duplicates: 0,
     impossibleCount: 0,
@@ -71,7 +71,7 @@ export const surveySql = async (
     features,
     objective,
     ...(await cellsOf(ask, armNames, objective, rows)),
-  }
+  })
 }
 
 type Facts = Readonly<Record<'rows' | 'ids' | 'unusual' | 'from_ms' | 'to_ms' | 'eligible', string>> & {
@@ -104,7 +104,7 @@ const clustersOf = async (
     keys: ['session'],
     keysOfPolicy,
     count,
-    groupCount: Math.min(count, groupsMax),
+    groupCount: groupCountOf(count),
     rootOf: new Map(),
     groupOf: count > groupsMax ? null : new Map(found?.some.map((cluster, at) => [Number(cluster), at])),
   }

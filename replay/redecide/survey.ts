@@ -8,6 +8,7 @@ import { startFeatureTypes } from '../../router/policy/policy.ts'
 import type { DecisionRecord } from '../../router/policy/record.ts'
 import { type MetricName, metricNames, metrics, type Objective } from '../estimate/metrics.ts'
 import { type Cell, type CellTable, foldCount, startCells } from '../estimate/outcome-cells.ts'
+import { fitOutcome, type OutcomeFit } from '../estimate/outcome-model.ts'
 import { type Clusters, clusterOf, startClusters } from './clusters.ts'
 import { hashSet } from './hash-set.ts'
 import type { LoggedPolicy } from './verify.ts'
@@ -50,6 +51,15 @@ export type Survey = {
   readonly features: FeatureTypes
   readonly objective: Objective
   readonly cells: CellTable
+  /** By metric, what is expected of each arm; null where no outcome is known. */
+  readonly outcomeFits: readonly (OutcomeFit | null)[]
+}
+
+/** The survey with its outcomes modelled, once for all threads and candidates. */
+export const modelled = (survey: Omit<Survey, 'outcomeFits'>): Survey => {
+  const { armNames, kinds, cells } = survey
+  const extent = { arms: armNames.length, octaves: octaveMax + 1, kinds: kinds.length }
+  return { ...survey, outcomeFits: metricNames.map((_, metric) => fitOutcome(cells, metric, extent)) }
 }
 
 /** Why the logged probabilities cannot be those of the logged choice; null when they can. */
@@ -189,7 +199,7 @@ export const startSurvey = (policies: Iterable<LoggedPolicy>, objective: Objecti
     const { kindOf, kinds: found } = kinds.close(rows)
     const armNames = arms.names().sort()
     const armOf = arms.names().map((name) => armNames.indexOf(name))
-    return {
+    return modelled({
       rows,
       duplicates,
       impossibleCount,
@@ -201,7 +211,7 @@ export const startSurvey = (policies: Iterable<LoggedPolicy>, objective: Objecti
       features: features.close(),
       objective,
       cells: cells.close((cell) => ({ ...cell, arm: armOf[cell.arm] ?? 0, kind: kindOf(cell.kind) })),
-    }
+    })
   }
   return { add, close }
 }
@@ -222,7 +232,7 @@ export const startRetelling = (survey: Survey) => {
       readOutcomes(record, survey.objective, outcomes)
       cells.add(look(record), 1 / record.keep_probability, outcomes)
     },
-    close: (): Survey => ({ ...survey, cells: cells.close() }),
+    close: (): Survey => modelled({ ...survey, cells: cells.close() }),
   }
 }
 

@@ -3,7 +3,7 @@
 import type { Policy } from '../../router/policy/policy.ts'
 import type { Decision } from '../../router/policy/record.ts'
 import { metricCount, metricNames } from '../estimate/metrics.ts'
-import { add, addBounds, addTerms, termCount } from '../estimate/terms.ts'
+import { add, addBounds, addCompared, addTerms, termCount } from '../estimate/terms.ts'
 import { addSpread, type Chunk, type Fit } from './chunk.ts'
 import {
   byMetricAt,
@@ -184,6 +184,7 @@ const addMetric = (fit: Fit, chunk: Chunk, at: number, metric: number, row: Row,
   const k = raw * (fit.keepRatio[metric * fit.survey.armNames.length + arm] as number)
   const { w, u } = row
   addTerms(sums, base, row, k, r, q, qe, qb, qu)
+  addCompared(sums, base, row, k, r, q)
   const spread = metric * byMetricCount
   add(byMetric, spread + byMetricAt.weightVariance, k * k * Math.max(0, row.w2 - (1 - u) ** 2))
   add(byMetric, spread + byMetricAt.excessVariance, k * k * Math.max(0, row.x2 - row.xe ** 2))

@@ -45,6 +45,8 @@ export type Finalist = {
   /** The policy as YAML. */
   readonly text: string
   readonly finding: Finding
+  /** The conditions of the gate that are harmed, or else stay open. */
+  readonly failing: readonly MetricName[]
   /** Better, and no other that is better beats it on both axes. */
   readonly isOnFront: boolean
   readonly axes: readonly [goal: AxisResult, other: AxisResult]
@@ -95,8 +97,8 @@ export const certify = async (
 const drawsOf = ({ clusters }: Survey, { replicates, seed }: ReplayOptions): Draws | null =>
   clusters.groupCount > 0 && replicates > 0 ? poissonDraws(clusters.groupCount, replicates, seed) : null
 
-/** A difference: its sums by group above and below the line, and its standard error. */
-export type Member = { readonly a: Float64Array; readonly b: Float64Array; readonly se: number }
+/** A difference: its sums by group above and below the line. */
+export type Member = { readonly a: Float64Array; readonly b: Float64Array }
 
 /** Everything that is claimed at once: each finalist's goal, its other axis and its guardrails, as far as they vary. */
 const familyOf = (survey: Survey, { tallies }: Gathered, replays: readonly Replay[]): Member[] =>
@@ -105,7 +107,7 @@ const familyOf = (survey: Survey, { tallies }: Gathered, replays: readonly Repla
       const { se, low, high } = resultOf(results, metric).difference
       if (!(se > 0 && se < Infinity && low < high)) return []
       const sums = sumsOf(survey, tallies[at] as Gathered['tallies'][number], metricNames.indexOf(metric))
-      return [{ a: combine(sums, drDifference[0]), b: combine(sums, drDifference[1]), se }]
+      return [{ a: combine(sums, drDifference[0]), b: combine(sums, drDifference[1]) }]
     }),
   )
 
@@ -117,25 +119,33 @@ const resultOf = (results: readonly MetricResult[], metric: MetricName): MetricR
 
 /**
  * The c for which all intervals value ± c·se hold together with probability 0.95: the 95 % quantile, over bootstrap replicates,
- * of max |V* − V| / se over the family (the single-step max-t method: Romano & Wolf 2005, "Stepwise multiple testing as
- * formalized data snooping", §3; White 2000). All members share a replicate's Poisson draws, so that their correlation counts
- * and nothing is assumed of it. Never below the quantile for one interval alone.
+ * of max |V* − V| / se* over the family, V* and se* being a replicate's own (the single-step, studentised max-t method: Romano &
+ * Wolf 2005, "Stepwise multiple testing as formalized data snooping", §3 and §4.2; White 2000). All members share a replicate's
+ * Poisson draws, so that their correlation counts and nothing is assumed of it. Never below the quantile for one alone.
  */
 export const simultaneousReach = (family: readonly Member[], draws: Draws | null): number => {
   const active = Math.max(0, ...family.map(({ b }) => b.filter((keep) => keep !== 0).length))
   const single = studentQuantile(Math.max(1, active - 1))
   if (!draws || family.length === 0) return single
   const most = new Float64Array(draws.replicates)
-  for (const { a, b, se } of family) {
-    const value = total(a) / total(b)
-    const [above, below] = [replicateSums(a, draws), replicateSums(b, draws)]
-    for (let at = 0; at < most.length; at++) {
-      const lag = Math.abs((above[at] as number) / (below[at] as number) - value) / se
-      if (lag > (most[at] as number)) most[at] = lag
-    }
-  }
+  for (const member of family)
+    for (const [at, lag] of studentised(member, draws).entries()) if (lag > (most[at] as number)) most[at] = lag
   most.sort()
   return Math.max(single, most[Math.ceil((1 - alpha) * most.length) - 1] as number)
+}
+
+/** |V* − V| / se* by replicate, with se*² = Σ c (a − V* b)² / (Σ c b)² over the groups, each drawn c times. */
+const studentised = ({ a, b }: Member, draws: Draws): Float64Array => {
+  const value = total(a) / total(b)
+  const times = (one: Float64Array, other: Float64Array) => one.map((amount, at) => amount * (other[at] as number))
+  const [above, below, aa, ab, bb] = [a, b, times(a, a), times(a, b), times(b, b)].map((term) =>
+    replicateSums(term, draws),
+  ) as [Float64Array, Float64Array, Float64Array, Float64Array, Float64Array]
+  return above.map((sum, at) => {
+    const [divisor, drawn] = [below[at] as number, sum / (below[at] as number)]
+    const squares = (aa[at] as number) - 2 * drawn * (ab[at] as number) + drawn * drawn * (bb[at] as number)
+    return Math.abs(drawn - value) / (Math.sqrt(Math.max(0, squares)) / divisor)
+  })
 }
 
 /**
@@ -173,7 +183,7 @@ const judged = ({ point, standing }: Tried, replay: Replay, reach: number, optio
     parameters,
     hash,
     text,
-    finding: findingOf(replay, results, options),
+    ...findingOf(replay, results, options),
     isOnFront: false,
     axes: [goal, other],
     refusals,
@@ -185,17 +195,19 @@ const findingOf = (
   { verdict }: Replay,
   results: readonly MetricResult[],
   { goal, margin }: CertifyOptions,
-): Finding => {
-  if (verdict.refusals.length > 0) return 'refused'
-  if (verdict.thin) return 'thin'
+): Pick<Finalist, 'finding' | 'failing'> => {
+  if (verdict.refusals.length > 0) return { finding: 'refused', failing: [] }
+  if (verdict.thin) return { finding: 'thin', failing: [] }
   const conditions = gateOf({ goal, metrics: results }).map(({ role, result }) => {
     const { low, high } = gainOf(result)
     const rounding = roundingShare * Math.abs(result.production.value)
     const [wanted, tolerated] = role === 'goal' ? [rounding, rounding] : [-margin, margin]
-    return { isHeld: low > wanted, isHarm: high < -tolerated }
+    return { metric: result.metric, isHeld: low > wanted, isHarmed: high < -tolerated }
   })
-  if (conditions.some(({ isHarm }) => isHarm)) return 'harm'
-  return conditions.every(({ isHeld }) => isHeld) ? 'better' : 'open'
+  const harmed = conditions.filter(({ isHarmed }) => isHarmed)
+  const open = conditions.filter(({ isHeld }) => !isHeld)
+  const failing = (harmed.length > 0 ? harmed : open).map(({ metric }) => metric)
+  return { finding: harmed.length > 0 ? 'harm' : open.length > 0 ? 'open' : 'better', failing }
 }
 
 /** The gains of a finalist on its axes, positive where it is better than production. */

@@ -81,7 +81,7 @@ const placesOf = ({ axes, tried, finalists }: Search) => {
     isOnFront,
   }))
   return {
-    faint: tried.map(({ differences: [x, y] }) => ({ x: x * scaleX, y: y * scaleY })),
+    faint: tried.map(({ differences: [x, y] }) => ({ x: x.value * scaleX, y: y.value * scaleY })),
     points: points.filter(({ x1, x2, y1, y2 }) => [x1, x2, y1, y2].every(Number.isFinite)),
   }
 }
@@ -168,7 +168,7 @@ const triedTable = ({ axes: [goal, other], tried, rounds }: Search): Markup =>
       ['parameters', 'round', `${plain[goal]} against production`, `${plain[other]} against production`],
       tried.map(
         ({ parameters, round, differences: [first, second] }) =>
-          html`<tr><th scope="row">${nameOf(parameterText(parameters))}</th><td>${round} of ${rounds.length}</td><td>${signed(goal, first)}</td><td>${signed(other, second)}</td></tr>`,
+          html`<tr><th scope="row">${nameOf(parameterText(parameters))}</th><td>${round} of ${rounds.length}</td><td>${signed(goal, first.value)}</td><td>${signed(other, second.value)}</td></tr>`,
       ),
     ),
   ])

@@ -7,7 +7,7 @@ import type { LoggedPolicy } from '../redecide/verify.ts'
 import { type ReplayOptions, replayDefaults } from '../run.ts'
 import { axisGains, type Certified, certify, type Finalist } from './certify.ts'
 import { type Cut, cutLog } from './parts.ts'
-import { type Axes, axesOf, plannedRounds, type Round, type SelectOptions, select } from './select.ts'
+import { type Axes, axesOf, plannedRounds, type Round, type SelectOptions, type Standing, select } from './select.ts'
 import type { Point } from './template.ts'
 
 export type SearchOptions = ReplayOptions & {
@@ -23,11 +23,11 @@ export const searchDefaults: SearchOptions = {
   finalists: 8,
 }
 
-/** One policy that was tried: the round it went out in, and its differences there, goal first. */
+/** One policy that was tried: the round it went out in, and its differences there, goal first, each with an interval of its own. */
 export type TriedPoint = {
   readonly parameters: Point['parameters']
   readonly round: number
-  readonly differences: readonly [goal: number, other: number]
+  readonly differences: Standing['differences']
 }
 
 export type Search = {
@@ -92,7 +92,7 @@ export const search = async (
     tried: selected.tried.map(({ point, round, standing }) => ({
       parameters: point.parameters,
       round,
-      differences: [standing.differences[0].value, standing.differences[1].value],
+      differences: standing.differences,
     })),
     selection: { rows: parts.earlier, clusters: parts.clusters },
     holdOut: { rows: certified.rows, clusters: certified.clusters, leftOut: parts.leftOut },

@@ -7,10 +7,10 @@ import type { Finalist, Finding } from './certify.ts'
 import type { Search } from './search.ts'
 import { parameterText } from './template.ts'
 
-export const findingText: Readonly<Record<Finding, string>> = {
+const findingText: Readonly<Record<Finding, string>> = {
   better: 'certified better',
   harm: 'harm shown',
-  open: 'not shown to be better',
+  open: 'not certified, still open',
   thin: 'too little evidence to decide',
   refused: 'evidence refused',
 }
@@ -81,8 +81,11 @@ export const axisCells = ({ axes }: Finalist): string[][] =>
     signed(metric, selected.value),
   ])
 
-export const finalistResult = ({ finding, isOnFront }: Finalist): string =>
-  `${findingText[finding]}${isOnFront ? ', on the front' : ''}`
+/** `certified better, on the front`; `harm shown: quality` */
+export const finalistResult = ({ finding, isOnFront, failing }: Finalist): string => {
+  const what = failing.length > 0 ? `: ${failing.map((metric) => plain[metric]).join(', ')}` : ''
+  return `${findingText[finding]}${what}${isOnFront ? ', on the front' : ''}`
+}
 
 /** The report of `replay search`. */
 export const searchText = (search: Search, { colour }: { readonly colour: boolean }): string => {

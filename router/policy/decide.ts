@@ -112,9 +112,7 @@ const judgeBody = (body: Body, context: Context, drawFor: Draw, at: string): Jud
   const considered = context.candidates
   const pinned = considered.some(({ model }) => model === context.request.model)
   const judgements = considered.map(({ model, features }) => judgeCandidate(body, { context, model, features }, pinned))
-  const open: number[] = []
-  for (let place = 0; place < judgements.length; place++)
-    if (!judgements[place]?.exclusion) insertByModel(open, place, considered)
+  const open = byModel(considered).filter((place) => !judgements[place]?.exclusion)
   const models = open.map((place) => (considered[place] as Considered).model)
   const scores = open.map((place) => (judgements[place] as Judgement).score ?? 0)
   const choice = choose(body, context, drawFor, at, models, scores)
@@ -137,13 +135,16 @@ const judgeBody = (body: Body, context: Context, drawFor: Draw, at: string): Jud
 
 type Considered = Context['candidates'][number]
 
-/** Keeps `places` in the order of their models' names. */
-const insertByModel = (places: number[], place: number, considered: readonly Considered[]): void => {
-  const { model } = considered[place] as Considered
-  let at = places.length
-  while (at > 0 && model < (considered[places[at - 1] as number] as Considered).model) at--
-  places.splice(at, 0, place)
+/** The candidates' places in the order of their models' names: by which ties break, and chance is laid out. */
+const byModel = (considered: readonly Considered[]): readonly number[] => {
+  if (ordered.of === considered) return ordered.places
+  const places = considered.map((_, place) => place)
+  places.sort((a, b) => ((considered[a] as Considered).model < (considered[b] as Considered).model ? -1 : 1))
+  ordered = { of: considered, places }
+  return places
 }
+/** The order found last: a replay asks several policies about the same candidates. */
+let ordered: { readonly of: readonly Considered[]; readonly places: readonly number[] } = { of: [], places: [] }
 
 type Judgement = { readonly exclusion: Exclusion | null; readonly score: number | null }
 

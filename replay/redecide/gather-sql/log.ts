@@ -1,0 +1,66 @@
+// What the log shows whoever the candidate is, as sums in SQL: tally-log.ts over columns.
+import { metricNames } from '../../estimate/metrics.ts'
+import type { Fit } from '../chunk.ts'
+import { calibrationBins, type LogTally, startLogTally } from '../tallies.ts'
+import { calibrationBinSql } from '../tally-log.ts'
+import { measuredOf, rowsSql, sumBy } from './columns.ts'
+import { readSpread, spreadSql } from './spread.ts'
+
+/** All rows, and each metric whose outcomes are not all known: the variants of the audit of arms, with their weight. */
+const variantsOf = (fit: Fit): (readonly [variant: number, k: string])[] => [
+  [0, 'x_keep'],
+  ...measuredOf(fit).flatMap((metric) =>
+    fit.isPartial[metric] ? [[metric + 1, `x_k_${metric}`] as const] : [],
+  ),
+]
+
+/** The query of all sums, as one row of numbers and arrays. */
+export const logSql = (fit: Fit, selected: string): string => {
+  const { armNames, clusters } = fit.survey
+  const arms = variantsOf(fit).flatMap(([variant, k]) =>
+    armNames.flatMap((_, arm) => {
+      const [b, name] = [`x_b_${arm}`, `${variant}_${arm}`]
+      const chosen = `if(x_arm = ${arm} AND ${b} > 0, ${k} / ${b}, 0.0)`
+      return [
+        `${sumBy(chosen, 'x_group', clusters.groupCount)} AS drawn_${name}`,
+        `${sumBy(`if(${b} > 0, ${k}, 0.0)`, 'x_group', clusters.groupCount)} AS keep_${name}`,
+        `sum(if(${b} > 0, ${k} * ${k} * (1 - ${b}) / ${b}, 0.0)) AS variance_${name}`,
+        `sum(if(${k} > 0, ${b}, 0.0)) AS draws_${name}`,
+      ]
+    }),
+  )
+  const calibration = measuredOf(fit).flatMap((metric) => {
+    const bin = calibrationBinSql(`x_q_${metric}`, metric)
+    return [`x_q_${metric}`, `x_r_${metric}`, '1'].map(
+      (value, at) => `${sumBy(`x_k_${metric} * ${value}`, bin, calibrationBins)} AS calibration_${metric}_${at}`,
+    )
+  })
+  return `SELECT toFloat64(count()) AS rows,\n${[...arms, ...calibration, ...spreadSql(fit, '1')].join(',\n')}\nFROM ${rowsSql(fit, selected)}`
+}
+
+type Row = Readonly<Record<string, number | readonly number[]>>
+
+export const readLog = (fit: Fit, row: Row): LogTally => {
+  const log = startLogTally(fit.survey)
+  const { armNames, clusters } = fit.survey
+  const { length: arms } = armNames
+  const list = (name: string) => row[name] as readonly number[]
+  for (const [variant] of variantsOf(fit))
+    for (const arm of armNames.keys()) {
+      const name = `${variant}_${arm}`
+      const [drawn, keep] = [list(`drawn_${name}`), list(`keep_${name}`)]
+      for (let group = 0; group < clusters.groupCount; group++)
+        log.arms.set([drawn[group] ?? 0, keep[group] ?? 0], ((variant * clusters.groupCount + group) * arms + arm) * 2)
+      const kept = keep.reduce((sum, k) => sum + k, 0)
+      log.armScalars.set(
+        [row[`variance_${name}`] as number, kept, row[`draws_${name}`] as number],
+        (variant * arms + arm) * 3,
+      )
+    }
+  for (const metric of metricNames.keys())
+    for (const at of [0, 1, 2])
+      for (const [bin, sum] of (list(`calibration_${metric}_${at}`) ?? []).entries())
+        log.calibration[(metric * calibrationBins + bin) * 3 + at] = sum
+  readSpread(row, log.bins)
+  return log
+}

@@ -7,10 +7,10 @@ import { type Estimate, studentQuantile } from './estimators.ts'
 /** Clusters are dealt to this many groups, whose differences are the measure of uncertainty. */
 export const quantileGroups = 256
 /** The scale: milliseconds, or millionths of a dollar. */
-const lowest = 0.1
+export const lowest = 0.1
 const highest = 1e7
 /** Neighbouring bin edges differ by this factor, so that a bin's middle is within 1 % of every value in it. */
-const binRatio = 1.02
+export const binRatio = 1.02
 const logRatio = Math.log(binRatio)
 const scaleBins = Math.ceil(Math.log(highest / lowest) / logRatio)
 /** Bin 0 holds zero and what is below the scale, then comes the scale, what is above it, and what was cut short. */

@@ -12,7 +12,7 @@ import type { LoggedPolicy } from './verify.ts'
 type Ask = NonNullable<Source['ask']>
 
 /** The cluster of a row that only sessions link: the hash of clusters.ts. */
-const clusterSql = `bitShiftRight(if(session != '', xxHash64(concat(session, '|session|cluster')),
+export const clusterSql = `bitShiftRight(if(session != '', xxHash64(concat(session, '|session|cluster')),
     xxHash64(concat(toString(decision_id), '|id|cluster'))), 11)`
 
 const impossibleSql = `(NOT abs(arraySum(candidates.probability) - (chosen_model != '')) <= ${sumTolerance}
@@ -28,7 +28,7 @@ const knownFeatures: FeatureTypes = {
 }
 
 /** Metrics as columns of `decisions`, NULL where not known. */
-const outcomeSql = ({ slowAboveMs }: Objective): Readonly<Record<MetricName, string>> => ({
+export const outcomeSql = ({ slowAboveMs }: Objective): Readonly<Record<MetricName, string>> => ({
   cost_usd: 'cost_usd',
   latency_ms: 'latency_ms',
   ttft_ms: 'ttft_ms',

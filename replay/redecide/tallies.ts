@@ -13,8 +13,8 @@ export const partCount = kindsShownMax + 2
 export const partGroups = 64
 /** Σ k, production's and the difference's DR terms. */
 export const partTerms = 3
-const sampleMax = 12
-const influenceMax = 12
+export const sampleMax = 12
+export const influenceMax = 12
 /** Powers of two, below and above 1. */
 export const overlapBins = 24
 export const weightBins = 160

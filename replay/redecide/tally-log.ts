@@ -55,7 +55,7 @@ const addCalibration = (metric: number, q: number, r: number, k: number, { calib
 }
 
 /** Where an amount's bins begin, in powers of two: at a quarter of a millionth of a dollar, at a millisecond. */
-const firstOctave: Readonly<Partial<Record<MetricName, number>>> = { cost_usd: -22 }
+export const firstOctave: Readonly<Partial<Record<MetricName, number>>> = { cost_usd: -22 }
 
 /** Shares in equal steps, amounts in powers of two. */
 const binOf = (q: number, metric: MetricName): number => {

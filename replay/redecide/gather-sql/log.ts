@@ -1,8 +1,8 @@
 // What the log shows whoever the candidate is, as sums in SQL: tally-log.ts over columns.
-import { metricNames } from '../../estimate/metrics.ts'
+import { type MetricName, metricNames, metrics } from '../../estimate/metrics.ts'
 import type { Fit } from '../chunk.ts'
 import { calibrationBins, type LogTally, startLogTally } from '../tallies.ts'
-import { calibrationBinSql } from '../tally-log.ts'
+import { firstOctave } from '../tally-log.ts'
 import { measuredOf, rowsSql, sumBy } from './columns.ts'
 import { readSpread, spreadSql } from './spread.ts'
 
@@ -13,6 +13,15 @@ const variantsOf = (fit: Fit): (readonly [variant: number, k: string])[] => [
     fit.isPartial[metric] ? [[metric + 1, `x_k_${metric}`] as const] : [],
   ),
 ]
+
+/** The bin of what is expected: shares in equal steps, amounts in powers of two. */
+const binSql = (q: string, metric: MetricName): string => {
+  const bin =
+    metrics[metric].range !== null
+      ? `floor(${q} * ${calibrationBins})`
+      : `floor(log2(greatest(${q}, 5e-324))) - (${firstOctave[metric] ?? 0})`
+  return `greatest(0, least(${calibrationBins - 1}, ${bin}))`
+}
 
 /** The query of all sums, as one row of numbers and arrays. */
 export const logSql = (fit: Fit, selected: string): string => {
@@ -30,7 +39,7 @@ export const logSql = (fit: Fit, selected: string): string => {
     }),
   )
   const calibration = measuredOf(fit).flatMap((metric) => {
-    const bin = calibrationBinSql(`x_q_${metric}`, metric)
+    const bin = binSql(`x_q_${metric}`, metricNames[metric] as MetricName)
     return [`x_q_${metric}`, `x_r_${metric}`, '1'].map(
       (value, at) => `${sumBy(`x_k_${metric} * ${value}`, bin, calibrationBins)} AS calibration_${metric}_${at}`,
     )

@@ -5,23 +5,24 @@ import { once } from 'node:events'
 import { createWriteStream } from 'node:fs'
 import type { Writable } from 'node:stream'
 import { Command } from 'commander'
-import { featureTypesOf } from '../router/policy/policy.ts'
 import { checkCommand } from './audit/command.ts'
 import { diffCommand } from './diff/command.ts'
 import {
-  collect,
   evidenceExitCode,
   example,
   exitWith,
   type LogOptions,
+  nothingFound,
   policiesOf,
   sourceCommand,
+  withProgress,
   withSource,
 } from './log-command.ts'
 import { powerCommand } from './power/command.ts'
 import { calibrationCommand } from './promote/calibration-command.ts'
 import { gateCommand } from './promote/gate-command.ts'
-import { shelve, verify } from './redecide/verify.ts'
+import { surveyLog } from './redecide/engine.ts'
+import { closeVerification } from './redecide/verify.ts'
 import { reexecCommand } from './reexec/command.ts'
 import { verificationText } from './report/text.ts'
 import { runCommand } from './run-command.ts'
@@ -69,11 +70,16 @@ const printJson = (value: unknown): void => print(`${JSON.stringify(value, null,
 
 const verifyAll = (options: LogOptions & { readonly json?: boolean }): Promise<number> =>
   withSource(options, async (source) => {
-    const records = await collect(source)
-    const verification = verify(records, shelve(await policiesOf(source, options), featureTypesOf(records)))
+    const policies = await policiesOf(source, options)
+    const { verification: fold } = await withProgress(source, async (onProgress) => {
+      const log = await surveyLog(source, policies, { objective: { slowAboveMs: null }, onProgress })
+      return log.gather([])
+    })
+    const verification = closeVerification(fold)
+    if (verification.records === 0) throw nothingFound(source)
     if (options.json) printJson(verification)
     else print(verificationText(verification, { colour: process.stdout.isTTY === true && process.stdout.hasColors() }))
-    return verification.reproduced === records.length ? 0 : evidenceExitCode
+    return verification.reproduced === verification.records ? 0 : evidenceExitCode
   })
 
 const exportRecords = (options: LogOptions & { readonly output?: string }): Promise<number> =>

@@ -8,15 +8,16 @@ import type { Detail } from './estimate/detail.ts'
 import { type Diagnostics, diagnose } from './estimate/diagnostics.ts'
 import { evaluate, type MetricResult } from './estimate/evaluate.ts'
 import { lookAt } from './estimate/look.ts'
-import { type MetricName, metricNames } from './estimate/metrics.ts'
+import { type MetricName, metricNames, type Objective } from './estimate/metrics.ts'
 import type { OutcomeFit } from './estimate/outcome-model.ts'
+import type { Judging } from './estimate/prediction-powered.ts'
 import type { Goal } from './judge/gate.ts'
 import { judge, type Verdict } from './judge/verdict.ts'
 import type { Source } from './read/source.ts'
 import type { ClusterKey } from './redecide/clusters.ts'
 import { type EngineOptions, surveyLog } from './redecide/engine.ts'
 import { type Gathered, startGathering } from './redecide/gather.ts'
-import { type Impossible, type Survey, startRetelling, startSurvey } from './redecide/survey.ts'
+import { type Impossible, isToldRight, type Survey, startRetelling, startSurvey } from './redecide/survey.ts'
 import { type CandidateTally, scalarAt, wholeAt, wholeTotal } from './redecide/tallies.ts'
 import { closeVerification, type LoggedPolicy, shelve, type Verification } from './redecide/verify.ts'
 
@@ -30,6 +31,8 @@ export type ReplayOptions = {
   readonly trustPropensities: boolean
   /** Takes requests without an outcome to be like those with one, instead of allowing for whatever they might have been. */
   readonly missingAtRandom: boolean
+  /** Takes a judge model's word for quality where people scored too few answers to correct it. */
+  readonly trustJudge: boolean
   /** Requests that take longer are slow; null for no such objective. */
   readonly slowAboveMs: number | null
   /** How many bootstrap replicates stand beside the formulas; 0 for none. */
@@ -42,6 +45,7 @@ export const replayDefaults: ReplayOptions = {
   margin: 0.02,
   trustPropensities: false,
   missingAtRandom: false,
+  trustJudge: false,
   slowAboveMs: null,
   replicates: 1000,
   seed: 1,
@@ -80,6 +84,8 @@ export type Replay = {
   readonly metrics: readonly MetricResult[]
   /** By metric: how its outcomes are modelled, and how well that predicts rows it was not fitted to; null where none are known. */
   readonly outcomeModels: Readonly<Record<MetricName, Pick<OutcomeFit, 'kind' | 'r2'> | null>>
+  /** How quality was told from what people and a judge model say; null where no judge was asked. */
+  readonly judging: Judging | null
   readonly verdict: Verdict
   /** A few decisions that change, drawn by a hash of their ids. */
   readonly sample: readonly ChangedDecision[]
@@ -108,22 +114,27 @@ export const replaySource = async (
   options: ReplayOptions,
   engine: Omit<EngineOptions, 'objective'> = {},
 ): Promise<Replay[]> => {
-  const log = await surveyLog(source, policies, { ...engine, objective: { slowAboveMs: options.slowAboveMs } })
+  const log = await surveyLog(source, policies, { ...engine, objective: objectiveOf(options) })
   const candidates = await candidatesOf(log.survey)
   const gathered = await log.gather(candidates)
   return candidates.map((candidate, at) => appraise(log.survey, gathered, at, candidate, options))
 }
 
+const objectiveOf = ({ slowAboveMs, trustJudge }: Pick<ReplayOptions, 'slowAboveMs' | 'trustJudge'>): Objective => ({
+  slowAboveMs,
+  trustJudge,
+})
+
 /** The survey of records in memory. */
 export const surveyOf = (
   records: Iterable<DecisionRecord>,
   policies: Iterable<LoggedPolicy>,
-  { slowAboveMs }: Pick<ReplayOptions, 'slowAboveMs'>,
+  options: Parameters<typeof objectiveOf>[0],
 ): Survey => {
-  const first = startSurvey(policies, { slowAboveMs })
+  const first = startSurvey(policies, objectiveOf(options))
   for (const record of records) first.add(record)
   const survey = first.close()
-  if (survey.clusters.rootOf.size === 0) return survey
+  if (isToldRight(survey)) return survey
   const again = startRetelling(survey)
   for (const record of records) again.add(record)
   return again.close()
@@ -179,6 +190,7 @@ export const appraise = (
     diagnostics,
     metrics,
     outcomeModels: outcomeModelsOf(survey),
+    judging: survey.judging,
     verdict,
     sample: tally.sample.map(({ record, decision }) => ({ record, decision })),
     detail: lookAt(survey, log, tally, metrics, options.goal),

@@ -71,7 +71,7 @@ test('the text says what was found first, then how, and every finalist with both
   assert.equal(exit, 0)
   assert.match(
     output,
-    /^Of 2 policies tried, \d of 2 finalists are certified better on cost with every guardrail within 0\.1/,
+    /^1 of 2 policies tried is certified better on cost with every guardrail within 0\.1, the best by −/,
   )
   assert.match(output, /chosen on +600 decisions, 2026-11-01 00:00 UTC to 2026-11-01 10:00 UTC/)
   assert.match(output, /✓ weight=4000: certified better, on the front\n +cost.*\n +quality/)
@@ -81,7 +81,7 @@ test('the text says what was found first, then how, and every finalist with both
 test('unverified decisions exit 3 with the reason, and mistakes exit 64 with a line that says what was wanted', async () => {
   const refused = typed('--vary', 'weight=10,4000')
   assert.equal(refused.code, 3)
-  assert.match(refused.output, /none can be certified: the evidence of every finalist is refused/)
+  assert.match(refused.output, /None of 2 policies tried can be certified: the evidence of every finalist is refused/)
   assert.match(refused.output, /· 1?,?800 of 800 decisions cannot be verified/)
   const mistyped = typed('--vary', 'speed=1..2')
   assert.equal(mistyped.code, 64)

@@ -7,10 +7,11 @@ import { PolicyError, parsePolicy } from '../router/policy/policy.ts'
 import { truthFeatures } from './replay-truth.ts'
 
 const seed = Number(process.env.SEED ?? 7)
+const hole = (name: string): string => `\u0024{${name}}`
 const text = `name: tuned
-score: candidate.rank - \${weight} * candidate.cost_usd
+score: candidate.rank - ${hole('weight')} * candidate.cost_usd
 choose: {kind: highest}
-explore: {rate: \${rate}}
+explore: {rate: ${hole('rate')}}
 `
 const dimensions = (...specs: readonly string[]): Dimension[] =>
   specs.map((spec) => {
@@ -71,30 +72,26 @@ test('several ranges are covered evenly whatever the seed: no quarter of any is 
 })
 
 test('a hole that is not varied, one that is no name, and a name without a hole are named with their lines, all at once', () => {
-  assert.deepEqual(problemsOf(`${text}# \${x y}\n`, ['weight=1..2', 'speed=1,2']), [
-    "template.yaml:4: ${rate} is not varied; add --vary 'rate=LOW..HIGH'",
-    "template.yaml:5: found '${x y}'; wanted a name, as in ${weight}",
-    'template.yaml: speed is varied, but ${speed} does not occur',
+  assert.deepEqual(problemsOf(`${text}# ${hole('x y')}\n`, ['weight=1..2', 'speed=1,2']), [
+    `template.yaml:4: ${hole('rate')} is not varied; add --vary 'rate=LOW..HIGH'`,
+    `template.yaml:5: found '${hole('x y')}'; wanted a name, as in ${hole('weight')}`,
+    `template.yaml: speed is varied, but ${hole('speed')} does not occur`,
   ])
-  const hostile = [
-    '${',
-    '${}',
-    '${weight',
-    '${a.b}',
-    '${constructor()}',
-    '${__proto__}',
-    '${constructor}',
-    '${${weight}}',
-  ]
-  for (const hole of hostile)
-    assert.match(problemsOf(`name: t\nscore: ${hole} + \${weight}\n`, ['weight=1..2'])[0] ?? '', /^template\.yaml:2: /)
+  const hostile = ['', 'a.b', 'constructor()', '__proto__', 'constructor', hole('weight'), '\u202eweight', '1weight']
+  for (const bad of [...hostile.map(hole), hole('weight').slice(0, -1), hole('').slice(0, -1)])
+    assert.match(
+      problemsOf(`name: t\nscore: ${bad} + ${hole('weight')}\n`, ['weight=1..2'])[0] ?? '',
+      /^template\.yaml:2: /,
+      bad,
+    )
 })
 
 test('what a hole makes of the policy is checked like any policy, and says with which parameters', () => {
   const [problem = ''] = problemsOf(text, ['weight=1,2', 'rate=0.5,7'])
   assert.match(problem, /^template\.yaml with weight=1 rate=7:4: explore\.rate: found 7/)
   assert.match(
-    problemsOf('name: t\n# ${weight}\nscore: candidate.rank\nchoose: {kind: highest}\n', ['weight=1,2'])[0] ?? '',
+    problemsOf(`name: t\n# ${hole('weight')}\nscore: candidate.rank\nchoose: {kind: highest}\n`, ['weight=1,2'])[0] ??
+      '',
     /changes nothing; wanted holes outside of comments/,
   )
 })

@@ -9,6 +9,8 @@ export const metricCount = metricNames.length
 export type Objective = {
   /** The latency, in milliseconds, beyond which a request is slow; null when there is no such objective. */
   readonly slowAboveMs: number | null
+  /** Takes a judge model's word for quality where people scored too few answers to correct it. */
+  readonly trustJudge?: boolean
 }
 
 export type Metric = {

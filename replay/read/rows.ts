@@ -13,7 +13,7 @@ import { candidateColumns, candidateReader } from './candidates.ts'
 import { type Block, blocksOf, boundsOf, columnOf, type Numbers, numberAt, unexpected } from './native.ts'
 import { parseRecord } from './parse.ts'
 
-/** What to select from `otel.routing_decisions` for `recordsOf`; `quality`, the feedback, is joined to it. */
+/** What to select from `otel.routing_decisions` for `recordsOf`; the feedback, `quality` and `quality_judge`, is joined to it. */
 export const recordColumns: readonly string[] = [
   'toString(decision_id) AS id',
   'toFloat64(toUnixTimestamp64Milli(decision_time)) AS time_ms',
@@ -28,14 +28,29 @@ export const recordColumns: readonly string[] = [
   ...['latency_ms', 'ttft_ms', 'input_tokens', 'output_tokens', 'tokens_source', 'stream_end', 'irregular'],
 ]
 
-/** A record with its feedback as a quality between 0 and 1; the record itself where there is none. */
-export const withQuality = (record: DecisionRecord, quality: number | null): DecisionRecord =>
-  quality === null || !record.outcome
-    ? record
-    : { ...record, outcome: { ...record.outcome, quality: Math.min(1, Math.max(0, quality)) } }
+type Scores = Pick<Outcome, 'quality' | 'quality_judge'>
+type Feedback = (row: number) => Partial<Scores>
+
+/** The scores of a row that there are, by people and by a judge model, as qualities between 0 and 1. */
+const feedbackReader = (block: Block): Feedback => {
+  const columns = (['quality', 'quality_judge'] as const).map(
+    (name) => [name, columnOf(block, name, 'number')] as const,
+  )
+  return (row) => {
+    const scores: { -readonly [Name in keyof Scores]?: number } = {}
+    for (const [name, column] of columns) {
+      const score = numberAt(column, row)
+      if (score !== null) scores[name] = Math.min(1, Math.max(0, score))
+    }
+    return scores
+  }
+}
+
+const withFeedback = (record: DecisionRecord, feedback: Partial<Scores>): DecisionRecord =>
+  record.outcome ? { ...record, outcome: { ...record.outcome, ...feedback } } : record
 
 /**
- * The records in a result in Native format of `recordColumns` and `quality`, by time and then by id. They are made one by one
+ * The records in a result in Native format of `recordColumns` and the feedback, by time and then by id. They are made one by one
  * as they are asked for, because a record that is let go before the next is made costs the collector of garbage nothing.
  * Throws a SourceError where the bytes are not such a result.
  */
@@ -91,13 +106,13 @@ const rowReader = (block: Block): RowReader => {
   const [chosen, reason, explored] = [texts('chosen_model'), texts('reason'), numbers('explored').values]
   const [plan, keepProbability] = [listReader(block, 'plan'), numbers('keep_probability').values]
   const [requestOf, candidatesOf, outcomeOf] = [requestReader(block), candidateReader(block), outcomeReader(block)]
-  const quality = numbers('quality')
+  const feedbackOf = feedbackReader(block)
   return (row, readBefore) => {
     if (irregular.nulls?.[row] !== 1) {
       const parsed = parseRecord(irregular.values[row] as string, `${id[row]} of otel.routing_decisions`, readBefore)
-      return withQuality(parsed, numberAt(quality, row))
+      return withFeedback(parsed, feedbackOf(row))
     }
-    const outcome = outcomeOf(row)
+    const outcome = outcomeOf(row, feedbackOf)
     return {
       v: 1,
       id: id[row] as string,
@@ -153,7 +168,7 @@ const requestReader = (block: Block): ((row: number) => DecisionRecord['request'
   }
 }
 
-const outcomeReader = (block: Block): ((row: number) => Outcome | null) => {
+const outcomeReader = (block: Block): ((row: number, feedbackOf: Feedback) => Outcome | null) => {
   const texts = (name: string): readonly string[] => columnOf(block, name, 'text').values
   const numbers = (name: string): Numbers => columnOf(block, name, 'number')
   const [status, served, errorType, streamEnd] = [
@@ -168,11 +183,10 @@ const outcomeReader = (block: Block): ((row: number) => Outcome | null) => {
     numbers('http_status').values,
     numbers('cost_usd'),
   ]
-  const [latencyMs, ttftMs, quality] = [numbers('latency_ms'), numbers('ttft_ms'), numbers('quality')]
+  const [latencyMs, ttftMs] = [numbers('latency_ms'), numbers('ttft_ms')]
   const [inputTokens, outputTokens] = [numbers('input_tokens'), numbers('output_tokens')]
-  return (row) => {
+  return (row, feedbackOf) => {
     if (status[row] === '') return null
-    const judged = numberAt(quality, row)
     return {
       status: statusOf(status[row] as string),
       served: served[row] || null,
@@ -187,7 +201,8 @@ const outcomeReader = (block: Block): ((row: number) => Outcome | null) => {
       output_tokens: numberAt(outputTokens, row),
       tokens_source: sourceOf(tokensSource[row] as string),
       stream_end: streamEnd[row] === '' ? null : streamEndOf(streamEnd[row] as string),
-      quality: judged === null ? null : Math.min(1, Math.max(0, judged)),
+      quality: null,
+      ...feedbackOf(row),
     }
   }
 }

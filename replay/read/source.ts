@@ -34,6 +34,8 @@ export type Source = {
   readonly slices: (() => AsyncIterable<Slice>) | null
   /** Asks the server about the same records, `selected` in SQL being their condition; null where there is none to ask. */
   readonly ask: (<Row>(sql: (selected: string) => string) => Promise<Row[]>) | null
+  /** The selected records with these ids, all of them UUIDs; null where there is no server to ask. */
+  readonly find: ((ids: readonly string[]) => Promise<DecisionRecord[]>) | null
   readonly policies: () => Promise<LoggedPolicy[]>
   readonly close: () => Promise<void>
 }
@@ -92,6 +94,7 @@ const fileSource = (path: string, selection: Selection): Source => {
     records: (onProgress) => flattened(batches(onProgress)),
     slices: null,
     ask: null,
+    find: null,
     policies: async () => [],
     close: async () => {},
   }
@@ -216,6 +219,12 @@ const clickhouseSource = (url: string, selection: Selection): Source => {
     records: (onProgress) => flattened(batches(onProgress)),
     slices,
     ask: (sql) => ask(sql(`${isRecord} ${conditions(selection)}`)),
+    find: async (ids) => {
+      const query = sliceSql(`${conditions(selection)} AND decision_id IN {ids: Array(UUID)}`)
+      return [
+        ...recordsOf(await bytesOf(client, url, { query, query_params: { ...query_params, ...everything, ids } })),
+      ]
+    },
     policies: () => ask<LoggedPolicy>('SELECT hash, name, source FROM otel.policies FINAL'),
     close: () => client.close(),
   }
@@ -233,16 +242,22 @@ const startsSql = (where: string): string => `
 const sliceSql = (where: string): string => {
   const within = `decision_time >= toDateTime64({start: String}, 9) AND decision_time < toDateTime64({end: String}, 9) ${where}`
   return `
-    SELECT d.*, f.quality AS quality
+    SELECT d.*, f.quality AS quality, f.quality_judge AS quality_judge
     FROM (
       SELECT ${recordColumns.join(', ')} FROM otel.routing_decisions FINAL WHERE ${isRecord} AND ${within}
     ) AS d
     LEFT JOIN (
-      SELECT toString(decision_id) AS judged, toNullable(score) AS quality FROM otel.feedback FINAL
-      WHERE name = 'quality' AND decision_id IN (SELECT decision_id FROM otel.routing_decisions WHERE ${within})
+      SELECT toString(decision_id) AS judged, anyIf(toNullable(score), name = 'quality') AS quality,
+        anyIf(toNullable(score), name = 'quality_judge') AS quality_judge
+      FROM otel.feedback FINAL
+      WHERE name IN ('quality', 'quality_judge')
+        AND decision_id IN (SELECT decision_id FROM otel.routing_decisions WHERE ${within})
+      GROUP BY decision_id
     ) AS f ON d.id = f.judged
     FORMAT Native`
 }
+
+const everything = { start: '1900-01-01 00:00:00', end: '2262-04-11 00:00:00' }
 
 /** The whole answer to a query in a buffer of its own. */
 const bytesOf = (

@@ -7,7 +7,7 @@ import { cellsOf } from '../estimate/outcome-cells.ts'
 import { type OutcomeModel, predictorOf } from '../estimate/outcome-model.ts'
 import { addAt, type Bins, binOf, quantileGroups } from '../estimate/quantiles.ts'
 import { clusterOf, groupOfCluster } from './clusters.ts'
-import { impossibility, lookup, noneArm, type Survey } from './survey.ts'
+import { impossibility, lookup, noneArm, readOutcomes, type Survey } from './survey.ts'
 
 /** What a survey says about outcomes, ready for use. */
 export type Fit = {
@@ -122,8 +122,7 @@ export const chunkOf = (fit: Fit, records: readonly DecisionRecord[]): Chunk => 
     chunk.kind[row] = cell.kind
     chunk.later[row] = Number(Date.parse(record.time) >= fit.middleMs)
     chunk.cutShort[row] = Number(isCutShort(record))
-    for (const [metric, name] of metricNames.entries())
-      chunk.outcomes[row * metricCount + metric] = metrics[name].read(record, fit.survey.objective)
+    readOutcomes(fit.survey, record, cell.arm, chunk.outcomes, row * metricCount)
     chunk.lot[row] = draw(record.id, 'replay', 'sample')
     fillBins(chunk, row)
     fillEntries(fit, chunk, row, record, cell, armOf)

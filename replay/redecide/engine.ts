@@ -11,7 +11,7 @@ import { recordsOf } from '../read/rows.ts'
 import type { Slice, Source } from '../read/source.ts'
 import { type Checkpoint, checkpointAt } from './checkpoint.ts'
 import { type Gathered, mergeGathered, startGathering } from './gather.ts'
-import { type Survey, startRetelling, startSurvey } from './survey.ts'
+import { isToldRight, type Survey, startRetelling, startSurvey } from './survey.ts'
 import { surveySql } from './survey-sql.ts'
 import { type LoggedPolicy, shelve } from './verify.ts'
 import type { WorkerAnswer, WorkerInput, WorkerTask } from './worker.ts'
@@ -83,7 +83,7 @@ const surveyRecords = async (
   const first = startSurvey(policies, objective)
   await each(read(), first.add, 'survey', onProgress)
   const survey = first.close()
-  if (survey.clusters.rootOf.size === 0) return survey
+  if (isToldRight(survey)) return survey
   const again = startRetelling(survey)
   await each(read(), again.add, 'survey', onProgress)
   return again.close()

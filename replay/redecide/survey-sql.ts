@@ -1,6 +1,6 @@
 // The survey where the data is: what a pass over all records would find, asked of ClickHouse in four questions. It is the same
 // survey, up to rounding of sums; a test holds the two together. Where something is out of the ordinary — rows that columns
-// cannot say, repeated ids, impossible probabilities, draws by user or tenant — it gives null, and the records are read.
+// cannot say, repeated ids, impossible probabilities, draws by user or tenant, a judge's scores — it gives null, and the records are read.
 import type { FeatureTypes } from '../../router/policy/cel.ts'
 import { type MetricName, metricNames, type Objective } from '../estimate/metrics.ts'
 import { type Cell, collected, foldCount } from '../estimate/outcome-cells.ts'
@@ -52,6 +52,7 @@ export const surveySql = async (
     policies,
   )
   if ([...keys.values()].some((of) => of.length > 1)) return null
+  if (await isJudged(ask)) return null
   const facts = await factsOf(ask)
   if (!facts || Number(facts.unusual) > 0 || facts.ids !== facts.rows || Number(facts.rows) === 0) return null
   const [clusters, features] = [await clustersOf(ask, keys), await featuresOf(ask)]
@@ -70,8 +71,18 @@ export const surveySql = async (
     eligible: Number(facts.eligible),
     features,
     objective,
+    judging: null,
     ...(await cellsOf(ask, armNames, objective, rows)),
   })
+}
+
+/** Whether a judge model scored any of the answers: correcting it takes two looks. */
+const isJudged = async (ask: Ask): Promise<boolean> => {
+  const found = await ask<{ name: string }>(
+    (selected) => `SELECT name FROM otel.feedback WHERE name = 'quality_judge'
+      AND decision_id IN (SELECT decision_id FROM otel.routing_decisions FINAL WHERE ${selected}) LIMIT 1`,
+  )
+  return found.length > 0
 }
 
 type Facts = Readonly<Record<'rows' | 'ids' | 'unusual' | 'from_ms' | 'to_ms' | 'eligible', string>> & {

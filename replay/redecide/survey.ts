@@ -9,6 +9,14 @@ import type { DecisionRecord } from '../../router/policy/record.ts'
 import { type MetricName, metricNames, metrics, type Objective } from '../estimate/metrics.ts'
 import { type Cell, type CellTable, foldCount, startCells } from '../estimate/outcome-cells.ts'
 import { fitOutcome, type OutcomeFit } from '../estimate/outcome-model.ts'
+import {
+  addJudged,
+  type JudgeSums,
+  type Judging,
+  judgeSums,
+  judgingOf,
+  qualityBy,
+} from '../estimate/prediction-powered.ts'
 import { type Clusters, clusterOf, startClusters } from './clusters.ts'
 import { hashSet } from './hash-set.ts'
 import type { LoggedPolicy } from './verify.ts'
@@ -23,6 +31,7 @@ export const sumTolerance = 1e-6
 /** Sums this close to 1 are what a logger makes that rounds to three or four decimals. */
 const roundedTolerance = 2e-3
 const impossibleNamedMax = 3
+const qualityAt = metricNames.indexOf('quality')
 
 /** `rounded` when the sum is off by no more than rounding makes it. */
 export type Impossible = { readonly id: string; readonly problem: string; readonly rounded: boolean }
@@ -50,6 +59,8 @@ export type Survey = {
   readonly eligible: number
   readonly features: FeatureTypes
   readonly objective: Objective
+  /** How a judge model's scores are used; null where there are none. */
+  readonly judging: Judging | null
   readonly cells: CellTable
   /** By metric, what is expected of each arm; null where no outcome is known. */
   readonly outcomeFits: readonly (OutcomeFit | null)[]
@@ -167,7 +178,7 @@ export const startSurvey = (policies: Iterable<LoggedPolicy>, objective: Objecti
   const arms = indexer(Infinity, [noneArm])
   const [kinds, counts] = [startKinds(), startCounts(arms)]
   const [clusters, features, ids] = [startClusters(policies), startFeatureTypes(), hashSet()]
-  const cells = startCells(metricNames.length)
+  const [cells, judged] = [startCells(metricNames.length), startJudged()]
   const outcomes = new Float64Array(metricNames.length)
   const impossible: Impossible[] = []
   let [rows, duplicates, impossibleCount] = [0, 0, 0]
@@ -192,7 +203,8 @@ export const startSurvey = (policies: Iterable<LoggedPolicy>, objective: Objecti
       octave: octaveOf(record),
       kind: kinds.add(record),
     }
-    readOutcomes(record, objective, outcomes)
+    judged.add(record, cell.arm)
+    readOutcomes({ objective, judging: null }, record, cell.arm, outcomes)
     cells.add(cell, 1 / record.keep_probability, outcomes)
   }
   const close = (): Survey => {
@@ -210,17 +222,59 @@ export const startSurvey = (policies: Iterable<LoggedPolicy>, objective: Objecti
       clusters: clusters.close(),
       features: features.close(),
       objective,
+      judging: judged.close(armNames.length, armOf, objective),
       cells: cells.close((cell) => ({ ...cell, arm: armOf[cell.arm] ?? 0, kind: kindOf(cell.kind) })),
     })
   }
   return { add, close }
 }
 
-const readOutcomes = (record: DecisionRecord, objective: Objective, outcomes: Float64Array): void => {
-  for (const [at, name] of metricNames.entries()) outcomes[at] = metrics[name].read(record, objective)
+const numberOf = (value: number | null | undefined): number => value ?? Number.NaN
+
+/** Both opinions on quality, by arm in the order of first sight. */
+const startJudged = () => {
+  const arms: JudgeSums[] = []
+  let byPeople = 0
+  return {
+    add: ({ outcome }: DecisionRecord, arm: number): void => {
+      const human = numberOf(outcome?.quality)
+      byPeople += Number(!Number.isNaN(human))
+      const judge = numberOf(outcome?.quality_judge)
+      if (Number.isNaN(judge)) return
+      arms[arm] ??= judgeSums()
+      addJudged(arms[arm], judge, human)
+    },
+    close: (count: number, armOf: readonly number[], { trustJudge = false }: Objective): Judging | null => {
+      const sorted = Array.from({ length: count }, judgeSums)
+      arms.forEach((sums, arm) => {
+        sorted[armOf[arm] ?? 0] = sums
+      })
+      return judgingOf(sorted, byPeople, trustJudge)
+    },
+  }
 }
 
-/** Where a cluster is linked through several keys, its fold is known only at the end: the table is made once more. */
+/** Reads all metrics of a record, from place `from` on; NaN where not known. `arm` is its choice. */
+export const readOutcomes = (
+  { objective, judging }: Pick<Survey, 'objective' | 'judging'>,
+  record: DecisionRecord,
+  arm: number,
+  outcomes: Float64Array,
+  from = 0,
+): void => {
+  for (const [at, name] of metricNames.entries()) outcomes[from + at] = metrics[name].read(record, objective)
+  const judge = numberOf(record.outcome?.quality_judge)
+  if (!judging || Number.isNaN(judge)) return
+  outcomes[from + qualityAt] = qualityBy(judging, arm, judge, outcomes[from + qualityAt] as number)
+}
+
+/**
+ * Whether the table of outcomes is what it would be had all been known from the start: not where a cluster is linked through
+ * several keys, whose fold is known only at the end, and not where a judge is corrected by what people say.
+ */
+export const isToldRight = ({ clusters, judging }: Survey): boolean => clusters.rootOf.size === 0 && judging === null
+
+/** Makes the table once more. */
 export const startRetelling = (survey: Survey) => {
   const cells = startCells(metricNames.length)
   const isNew = deduplication(survey)
@@ -229,8 +283,9 @@ export const startRetelling = (survey: Survey) => {
   return {
     add: (record: DecisionRecord): void => {
       if (!isNew(record) || impossibility(record)) return
-      readOutcomes(record, survey.objective, outcomes)
-      cells.add(look(record), 1 / record.keep_probability, outcomes)
+      const cell = look(record)
+      readOutcomes(survey, record, cell.arm, outcomes)
+      cells.add(cell, 1 / record.keep_probability, outcomes)
     },
     close: (): Survey => modelled({ ...survey, cells: cells.close() }),
   }

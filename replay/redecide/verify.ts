@@ -47,6 +47,8 @@ export type Difference = {
 export type CauseGroup = { readonly cause: Cause; readonly count: number; readonly examples: readonly Difference[] }
 
 export type Verification = {
+  /** To the bit, by deciding every record again; or choices exactly and numbers to 1e-12, by ClickHouse. */
+  readonly how: 'bits' | 'sql'
   readonly records: number
   readonly reproduced: number
   /** Decided again with another result: the evidence is invalid. */
@@ -93,6 +95,7 @@ type Group = { readonly cause: Cause; count: number; examples: readonly Differen
 
 /** What is found so far; plain data, so that a worker thread can hand it back. */
 export type VerificationFold = {
+  readonly how: Verification['how']
   records: number
   reproduced: number
   differing: number
@@ -102,7 +105,8 @@ export type VerificationFold = {
   readonly groups: Map<string, Group>
 }
 
-export const startVerification = (): VerificationFold => ({
+export const startVerification = (how: Verification['how'] = 'bits'): VerificationFold => ({
+  how,
   records: 0,
   reproduced: 0,
   differing: 0,
@@ -132,6 +136,7 @@ export const verifyRecord = (fold: VerificationFold, record: DecisionRecord, she
 /** What two folds found, together: the same as one fold over the records of both. */
 export const mergeVerifications = (a: VerificationFold, b: VerificationFold): VerificationFold => {
   const merged: VerificationFold = {
+    how: a.how,
     records: a.records + b.records,
     reproduced: a.reproduced + b.reproduced,
     differing: a.differing + b.differing,
@@ -161,8 +166,9 @@ const leastIds = (examples: Difference[]): Difference[] =>
 const byText = (a: string, b: string): number => (a < b ? -1 : Number(a > b))
 
 export const closeVerification = (fold: VerificationFold): Verification => {
-  const { records, reproduced, differing, unverifiable, loggedDigest, redecidedDigest, groups } = fold
+  const { how, records, reproduced, differing, unverifiable, loggedDigest, redecidedDigest, groups } = fold
   return {
+    how,
     records,
     reproduced,
     differing,

@@ -2,7 +2,7 @@
 // help. Colours only when asked for; every line makes sense without them.
 import { styleText } from 'node:util'
 import { metrics } from '../estimate/metrics.ts'
-import type { Verification } from '../redecide/verify.ts'
+import { isDisproof, type Verification } from '../redecide/verify.ts'
 import type { Replay } from '../run.ts'
 import {
   bySensitivity,
@@ -221,9 +221,14 @@ export const verificationText = (verification: Verification, options: TextOption
   const good = records > 0 && reproduced === records
   const open = unverifiable > 0 ? ` ${count(unverifiable)} could not be decided again.` : ''
   const head = `${paint(good ? 'green' : 'red', good ? '✓' : '✗')} ${reproducedShare(verification)} % of ${count(records)} decisions come out as logged: choice, plan, exclusions, scores and probabilities, to the bit.${open}`
+  const { logged, redecided } = verification.digest
+  const digest =
+    logged === redecided
+      ? `  digest ${redecided} over them; the log's own is the same`
+      : `  digest ${redecided} of what comes out now; the log's own is ${logged}`
   const list = groups.flatMap(({ cause, count: n, examples }) => [
     `  ${count(n)} × ${safe(causeText(cause))}`,
-    ...(cause.kind === 'field' ? examples.map((example) => `      ${safe(differenceText(example))}`) : []),
+    ...(isDisproof(cause) ? examples.map((example) => `      ${safe(differenceText(example))}`) : []),
   ])
-  return `${[head, ...list].join('\n')}\n`
+  return `${[head, digest, ...list].join('\n')}\n`
 }

@@ -22,7 +22,7 @@ import type { Finalist } from './certify.ts'
 import { searchHtml } from './page.ts'
 import { type OnProgress, type Search, search, searchDefaults } from './search.ts'
 import { type Dimension, parameterText, pointsMax, pointsOf, readDimension } from './template.ts'
-import { searchText } from './text.ts'
+import { searchText, togetherText } from './text.ts'
 
 const goals: Readonly<Record<string, Goal>> = { cost: 'cost_usd', latency: 'latency_ms', quality: 'quality' }
 const pointsDefault = 64
@@ -185,7 +185,7 @@ export const policyFile = (
   return [
     `# Found by signalbox replay search: ${parameterText(parameters)}, one of ${count(tried.length)} policies tried.`,
     `# Chosen on decisions from ${window.from} to ${window.cut}, certified on ${count(holdOut.rows)} from then to ${window.to}.`,
-    `# Against production: ${found.join('; ')} (95 %, for all ${count(finalists.length)} finalists together).`,
+    `# Against production: ${found.join('; ')} (95 %, ${togetherText(finalists.length)}).`,
     text,
   ].join('\n')
 }

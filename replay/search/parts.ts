@@ -102,5 +102,5 @@ const partOf = (source: Source, holds: (record: DecisionRecord) => boolean): Sou
   const records = async function* () {
     for await (const batch of batches()) yield* batch
   }
-  return { ...source, batches, records, slices: null, ask: null, size: async () => null }
+  return { ...source, batches, records, slices: null, ask: null, find: null, size: async () => null }
 }

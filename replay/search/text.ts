@@ -19,15 +19,17 @@ const findingText: Readonly<Record<Finding, string>> = {
 export const searchSentence = ({ finalists, options, tried, exitCode }: Search): string => {
   const better = finalists.filter(({ finding }) => finding === 'better')
   const [best] = better[0]?.axes ?? []
-  const claim = `better on ${plain[options.goal]} with every guardrail within ${options.margin}`
   const share = best ? relative(best.alone.value, best.production.value) : ''
   const most = share === '' ? '' : `, the best by ${share}`
-  const among = `${count(tried.length)} policies tried`
-  if (exitCode === 0)
-    return `Of ${among}, ${better.length} of ${count(finalists.length)} finalists are certified ${claim}${most}.`
-  if (exitCode === 2) return `Of ${among}, none is certified ${claim}.`
-  return `Of ${among}, none can be certified: the evidence of every finalist is refused.`
+  const claim = `certified better on ${plain[options.goal]} with every guardrail within ${options.margin}${most}`
+  const among = `${count(tried.length)} ${tried.length === 1 ? 'policy' : 'policies'} tried`
+  if (exitCode === 3) return `None of ${among} can be certified: the evidence of every finalist is refused.`
+  return `${exitCode === 0 ? better.length : 'None'} of ${among} ${better.length > 1 ? 'are' : 'is'} ${claim}.`
 }
+
+/** Over whom intervals hold at once. */
+export const togetherText = (finalists: number): string =>
+  finalists === 1 ? 'for the one finalist' : `for all ${count(finalists)} finalists together`
 
 /** How the log was used, line by line. */
 export const searchFacts = (search: Search): readonly (readonly [name: string, text: string])[] => {
@@ -46,10 +48,7 @@ export const searchFacts = (search: Search): readonly (readonly [name: string, t
       `${count(selection.rows)} decisions, ${time(window.from)} to ${time(window.cut)}: ${steps.join(', ')}`,
     ],
     ['certified on', `${count(holdOut.rows)} decisions, ${time(window.cut)} to ${time(window.to)}${left}`],
-    [
-      'intervals',
-      `95 % for all ${count(finalists.length)} finalists together: ${reach.toFixed(2)} standard errors to either side`,
-    ],
+    ['intervals', `95 % ${togetherText(finalists.length)}: ${reach.toFixed(2)} standard errors to either side`],
   ]
 }
 

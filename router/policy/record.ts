@@ -98,6 +98,8 @@ export const outcomeSchema = z.object({
   stream_end: z.enum(streamEnds).nullable().default(null),
   /** Feedback joined later, 0 to 1; null while there is none. */
   quality: finite.min(0).max(1).nullable().default(null),
+  /** The same as a judge model sees it, where one was asked: precise, and corrected by people's in a replay. */
+  quality_judge: finite.min(0).max(1).nullable().optional(),
 })
 /** What came of the decision: fallbacks and retries are part of it, not of the action. */
 export type Outcome = Readonly<z.infer<typeof outcomeSchema>>

@@ -41,7 +41,7 @@ export const verifySql = async (
 ): Promise<VerificationFold> => {
   const shelf = shelve(policies, survey.features)
   const sources = survey.policies.map(({ hash, name }) => textOf(shelf, hash, name))
-  const fold: VerificationFold = { ...startVerification(), how: 'sql' }
+  const fold = startVerification('sql')
   for (const policy of sources) await verifyPolicy(fold, ask, find, survey, shelf, policy)
   return fold
 }

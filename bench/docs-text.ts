@@ -39,3 +39,34 @@ export const benchText = (): string => {
     ...rows,
   ].join('\n')
 }
+
+type Measured = Record<'rows' | 'candidates' | 'replicates' | 'wallS' | 'cpuS' | 'memoryMb', number> & {
+  engine: string
+}
+type ReplaySummary = { node: string; cores: number; date: string; rounds: number; measured: Measured[] }
+
+/** What `npm run bench:replay` found last. */
+export const replayBenchText = (): string => {
+  const summary = JSON.parse(readFileSync(new URL('./replay.json', import.meta.url), 'utf8')) as ReplaySummary
+  const rows = summary.measured.map(({ engine, rows: count, candidates, replicates, wallS, cpuS, memoryMb }) => {
+    const perSecond = Math.round((count * candidates) / wallS / 1000) * 1000
+    const cpuUs = ((cpuS * 1e6) / (count * candidates)).toFixed(1)
+    const cells = [
+      count.toLocaleString('en-US'),
+      engine === 'sql' ? 'SQL' : `threads${replicates > 0 ? `, ${replicates.toLocaleString('en-US')} replicates` : ''}`,
+      `${wallS.toFixed(1)} s`,
+      perSecond.toLocaleString('en-US'),
+      `${cpuUs} µs`,
+      `${Math.round(memoryMb)} MB`,
+    ]
+    return `| ${cells.join(' | ')} |`
+  })
+  return [
+    `From ClickHouse to the verdict, ${summary.measured[0]?.candidates ?? 0} candidates at once, each row also decided again by its own policy for proof (${summary.cores} cores shared with the store,`,
+    `median of ${summary.rounds} runs, ${summary.node}, ${summary.date}, \`npm run bench:replay\`; CPU and memory are those of the replaying process).`,
+    '',
+    '| rows | how | time | decisions/s | CPU per decision | memory |',
+    '|---|---|---|---|---|---|',
+    ...rows,
+  ].join('\n')
+}

@@ -35,6 +35,7 @@ type RunOptions = CandidateOptions & {
   readonly html?: string
   readonly trustPropensities?: boolean
   readonly missingAtRandom?: boolean
+  readonly trustJudge?: boolean
 }
 
 export const runCommand = (): Command =>
@@ -58,6 +59,10 @@ export const runCommand = (): Command =>
     .option(
       '--missing-at-random',
       'take requests without an outcome to be like the others, on your word; the report says so',
+    )
+    .option(
+      '--trust-judge',
+      "take a judge model's word for quality where people scored too few answers to correct it; the report says so",
     )
     .option(
       '--replicates <count>',
@@ -113,6 +118,7 @@ const run = async (options: RunOptions): Promise<number> => {
     margin: options.margin,
     trustPropensities: options.trustPropensities === true,
     missingAtRandom: options.missingAtRandom === true,
+    trustJudge: options.trustJudge === true,
     slowAboveMs: options.slowAboveMs ?? null,
     replicates: options.replicates,
     seed: options.seed,
@@ -155,5 +161,6 @@ const commandLine = (options: RunOptions): string => {
     ...(options.loggedPolicy ? ['--logged-policy', ...options.loggedPolicy.map(quote)] : []),
     ...(options.trustPropensities ? ['--trust-propensities'] : []),
     ...(options.missingAtRandom ? ['--missing-at-random'] : []),
+    ...(options.trustJudge ? ['--trust-judge'] : []),
   ].join(' ')
 }

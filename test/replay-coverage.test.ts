@@ -2,8 +2,12 @@
 // whenever a verdict is given. bench/coverage.ts prints the same by design, of ten times as many logs.
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { RatioSum } from '../replay/estimate/estimators.ts'
+import fc from 'fast-check'
+import { bootstrapRatio, poissonDraws } from '../replay/estimate/bootstrap.ts'
+import { estimate, logged, RatioSum } from '../replay/estimate/estimators.ts'
 import { asymptoticInterval } from '../replay/estimate/sequence.ts'
+import { skewedEstimate } from '../replay/estimate/skewness.ts'
+import { combine, type Sums, termAt, termCount } from '../replay/estimate/terms.ts'
 import { essDecidesFrom, essRefusedBelow } from '../replay/judge/gate.ts'
 import { replay, replayDefaults } from '../replay/run.ts'
 import { parsePolicy } from '../router/policy/policy.ts'
@@ -49,6 +53,47 @@ test(`95 % intervals hold the truth in 92 to 97 % of logs whenever a verdict is 
     const meanSquare = gaps.reduce((sum, square) => sum + square, 0) / gaps.length
     assert.ok(meanSquare > 0.75 && meanSquare < 1.25, `${metric}: DR − SNIPS has a mean square of ${meanSquare} SE²`)
   }
+})
+
+/** Sums of one number per group. */
+const sumsOfAmounts = (amounts: readonly number[]): Sums => {
+  const sums = new Float64Array(amounts.length * termCount)
+  for (const [group, amount] of amounts.entries()) {
+    sums[group * termCount + termAt.n] = 1
+    sums[group * termCount + termAt.r] = amount
+  }
+  return { groups: amounts.length, sums }
+}
+
+test('an interval reaches at least as far as Student’s, at most 5.2 standard errors, and turns with its figure', () => {
+  fc.assert(
+    fc.property(fc.array(fc.integer({ min: -1000, max: 1000 }), { minLength: 40, maxLength: 80 }), (amounts) => {
+      const [sums, turned] = [amounts, amounts.map((amount) => -amount)].map(sumsOfAmounts) as [Sums, Sums]
+      const { value, se, low, high } = skewedEstimate(sums, logged)
+      const student = estimate(sums, logged)
+      assert.ok(low <= student.low && high >= student.high)
+      assert.ok(high - value <= 5.2 * se + 1e-9 && value - low <= 5.2 * se + 1e-9)
+      assert.ok(Math.abs(skewedEstimate(turned, logged).high + low) < 1e-9 * (1 + Math.abs(low)))
+    }),
+    { seed },
+  )
+})
+
+test('on skewed amounts the far end is that of the bootstrap, without a draw', () => {
+  const random = seeded(seed)
+  const [logs, groups] = [30, 200]
+  const draws = poissonDraws(groups, 2000, seed)
+  const reach = { bootstrap: 0, ours: 0, student: 0 }
+  for (let log = 0; log < logs; log++) {
+    const sums = sumsOfAmounts(Array.from({ length: groups }, () => Math.exp(3 * (random() + random() + random()))))
+    const [amounts, rows] = logged.map((combination) => combine(sums, combination)) as [Float64Array, Float64Array]
+    const { value, se, high } = estimate(sums, logged)
+    reach.student += (high - value) / se
+    reach.ours += (skewedEstimate(sums, logged).high - value) / se
+    reach.bootstrap += (bootstrapRatio(amounts, rows, draws).high - value) / se
+  }
+  assert.ok(Math.abs(reach.ours / reach.bootstrap - 1) < 0.03, JSON.stringify(reach))
+  assert.ok(reach.bootstrap / reach.student > 1.15, JSON.stringify(reach))
 })
 
 test('evidence for the change below an effective 250 decides nothing, because there costs and latencies are misjudged', () => {

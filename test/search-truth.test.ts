@@ -17,6 +17,7 @@ import { logOf, seeded, truthFeatures, truthOf } from './replay-truth.ts'
 
 const seed = Number(process.env.SEED ?? 7)
 const searches = 100
+const noiseSearches = 60
 
 const production = parsePolicy(
   'name: production\nchoose: {kind: weighted, weights: {gemma-7b: 1, Phi-3-mini-4k-instruct: 1, Meta-Llama-3_1-8B-Instruct: 1}}',
@@ -98,23 +99,25 @@ test(`the intervals of all finalists and both axes hold the truth together in 92
   assert.ok(alone < together, 'intervals for one each would not have been enough')
 })
 
-// A search that keeps to 2.5 % (5 % on two sides) certifies more than 7 of 100 with probability below 1 % (binomial); one that
-// keeps to 5 % exceeds 9 with probability 2.8 %.
-test(`where nothing differs at most 5 % of searches certify anything, and picking the best on sight finds much (seed ${seed})`, async (t) => {
+// Certifying is one-sided: a search that keeps its promise certifies something in at most 2.5 % where nothing differs, and more
+// than 4 of 60 with probability 2 % (binomial).
+test(`where nothing differs hardly a search certifies anything, and picking the best on sight finds much (seed ${seed})`, async (t) => {
   const random = seeded(seed + 1)
-  const points = pointsFor(8, 'a=0.1..10', 'b=0.1..10')
-  let [certified, onSight] = [0, 0]
-  for (let at = 0; at < searches; at++) {
-    const log = logOf(production, 1000, random).map((record) =>
+  const points = pointsFor(7, 'a=0.1..10', 'b=0.1..10')
+  let [certified, onSight, judged] = [0, 0, 0]
+  for (let at = 0; at < noiseSearches; at++) {
+    const log = logOf(production, 900, random).map((record) =>
       withoutTimes(record, { cost_usd: random() / 1e4, quality: Number(random() < 0.7) }),
     )
     const found = await search(sourceOf(log), [], points, { ...fast, seed: at })
     certified += Number(found.exitCode === 0)
+    judged += Number(found.finalists.some(({ failing }) => failing.length > 0) || found.exitCode === 0)
     onSight += Number(found.tried.some(({ differences: [cost] }) => cost.high < 0))
   }
-  t.diagnostic(`certified ${certified}, on sight ${onSight}, of ${searches}`)
-  assert.ok(certified <= 0.05 * searches + 4, `${certified} of ${searches} certify something`)
-  assert.ok(onSight >= 10 && onSight > 2 * certified, `on sight ${onSight} of ${searches} find something`)
+  t.diagnostic(`certified ${certified}, on sight ${onSight}, judged ${judged}, of ${noiseSearches}`)
+  assert.ok(certified <= 4, `${certified} of ${noiseSearches} certify something`)
+  assert.ok(judged > noiseSearches / 2, 'it is not for want of evidence')
+  assert.ok(onSight >= 6 && onSight > 2 * certified, `on sight ${onSight} of ${noiseSearches} find something`)
 })
 
 test('halving finds what trying everything on everything finds, with a fraction of the decisions', async () => {
@@ -236,8 +239,10 @@ choose: {kind: weighted, weights: {gemini-1.5-pro-002: \${a}, gemma-7b: 1}}`
 })
 
 test('a policy that harms quality beyond the margin is not certified, and the condition is named', async () => {
-  const log = logOf(production, 2000, seeded(seed)).map((record) => withoutTimes(record))
-  const points = pointsFor(1, 'a=2000', 'b=0.001')
+  const log = logOf(production, 2000, seeded(seed)).map((record) =>
+    withoutTimes(record, { quality: Number(record.chosen !== 'gemma-7b') }),
+  )
+  const points = pointsFor(1, 'a=5', 'b=0.1')
   const { exitCode, finalists } = await search(sourceOf(log), [production], points, { ...fast, margin: 0.01 })
   assert.equal(exitCode, 2)
   assert.equal(finalists[0]?.finding, 'harm')

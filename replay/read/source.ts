@@ -5,6 +5,7 @@ import { createReadStream } from 'node:fs'
 import { open } from 'node:fs/promises'
 import { type ClickHouseClient, ClickHouseLogLevel, createClient } from '@clickhouse/client'
 import type { DecisionRecord } from '../../router/policy/record.ts'
+import { sqlString } from '../../router/policy/sql-text.ts'
 import type { LoggedPolicy } from '../redecide/verify.ts'
 import { parseRecord, SourceError } from './parse.ts'
 import { recordColumns, recordsOf } from './rows.ts'
@@ -220,10 +221,8 @@ const clickhouseSource = (url: string, selection: Selection): Source => {
     slices,
     ask: (sql) => ask(sql(`${isRecord} ${conditions(selection)}`)),
     find: async (ids) => {
-      const query = sliceSql(`${conditions(selection)} AND decision_id IN {ids: Array(UUID)}`)
-      return [
-        ...recordsOf(await bytesOf(client, url, { query, query_params: { ...query_params, ...everything, ids } })),
-      ]
+      const query = sliceSql(`${conditions(selection)} AND decision_id IN (${ids.map(sqlString).join(', ')})`)
+      return [...recordsOf(await bytesOf(client, url, { query, query_params: { ...query_params, ...always } }))]
     },
     policies: () => ask<LoggedPolicy>('SELECT hash, name, source FROM otel.policies FINAL'),
     close: () => client.close(),
@@ -257,7 +256,7 @@ const sliceSql = (where: string): string => {
     FORMAT Native`
 }
 
-const everything = { start: '1900-01-01 00:00:00', end: '2262-04-11 00:00:00' }
+const always = { start: '1900-01-01 00:00:00', end: '2262-04-11 00:00:00' }
 
 /** The whole answer to a query in a buffer of its own. */
 const bytesOf = (

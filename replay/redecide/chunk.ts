@@ -7,7 +7,8 @@ import { cellsOf } from '../estimate/outcome-cells.ts'
 import { type OutcomeModel, predictorOf } from '../estimate/outcome-model.ts'
 import { addAt, type Bins, binOf, quantileGroups } from '../estimate/quantiles.ts'
 import { clusterOf, groupOfCluster } from './clusters.ts'
-import { impossibility, lookup, noneArm, readOutcomes, type Survey } from './survey.ts'
+import { readOutcomes } from './outcomes.ts'
+import { impossibility, lookup, noneArm, type Survey } from './survey.ts'
 
 /** What a survey says about outcomes, ready for use. */
 export type Fit = {

@@ -5,12 +5,14 @@ import { availableParallelism } from 'node:os'
 import { Worker } from 'node:worker_threads'
 import type { Policy } from '../../router/policy/policy.ts'
 import type { DecisionRecord } from '../../router/policy/record.ts'
+import { SqlDeclined } from '../../router/policy/sql-text.ts'
 import type { Objective } from '../estimate/metrics.ts'
 import { SourceError } from '../read/parse.ts'
 import { recordsOf } from '../read/rows.ts'
 import type { Slice, Source } from '../read/source.ts'
 import { type Checkpoint, checkpointAt } from './checkpoint.ts'
 import { type Gathered, mergeGathered, startGathering } from './gather.ts'
+import { gatherSql } from './gather-sql.ts'
 import { isToldRight, type Survey, startRetelling, startSurvey } from './survey.ts'
 import { surveySql } from './survey-sql.ts'
 import { type LoggedPolicy, shelve } from './verify.ts'
@@ -23,14 +25,23 @@ export const threadsMax = 64
 const resourceLimits = { maxOldGenerationSizeMb: 1024, maxYoungGenerationSizeMb: 32 }
 /** Slices that wait for a thread, per thread: one being decided, one ready. */
 const slicesAhead = 2
+const unusual =
+  'a log with repeated ids, impossible probabilities, rows that only their records say in full, or draws by user or tenant'
 /** Slices gathered before what was added up is kept: about a million rows. */
 const roundSlicesDefault = 32
 
 /** `pass` is 1 or 2 of `passes`; `done` is in the unit of the source's size. */
 export type Progress = (progress: { readonly pass: 'survey' | 'decide'; readonly rows: number }) => void
 
+export const engines = ['auto', 'sql', 'js'] as const
+export type Engine = (typeof engines)[number]
+
 export type EngineOptions = {
   readonly objective: Objective
+  /** Where sums are made: `sql` in ClickHouse or not at all, `auto` there if that can be, `js` (by default) here. */
+  readonly engine?: Engine
+  /** Told why `auto` turned to JavaScript. */
+  readonly onDeclined?: (because: string) => void
   /** How many threads decide; by default as many as there are cores. */
   readonly threads?: number
   /** A file that keeps what was added up, so that a replay that was stopped can be gone on with. */
@@ -56,10 +67,12 @@ export const surveyLog = async (
   options: EngineOptions,
 ): Promise<Log> => {
   const read = rereadable(source)
-  const asked = source.ask && (await surveySql(source.ask, policies, options.objective))
+  const asked = (source.ask && (await surveySql(source.ask, policies, options.objective))) ?? null
   const survey = asked ?? (await surveyRecords(read, policies, options))
   const threads = Math.min(threadsMax, options.threads ?? availableParallelism())
   const gather = async (candidates: readonly Policy[]): Promise<Gathered> => {
+    const inSql = await gatherWhereDataIs(source, asked, policies, candidates, options)
+    if (inSql) return inSql
     const { slices } = source
     // The first of two records with one id counts, and only one thread knows which that is.
     if (slices && survey.duplicates === 0) {
@@ -73,6 +86,25 @@ export const surveyLog = async (
     return gathering.close()
   }
   return { survey, policies, gather }
+}
+
+/** The sums by the SQL engine; null where it is not wanted, or declines. Throws SqlDeclined where nothing else is wanted. */
+const gatherWhereDataIs = async (
+  source: Source,
+  survey: Survey | null,
+  policies: readonly LoggedPolicy[],
+  candidates: readonly Policy[],
+  { engine = 'js', onDeclined }: EngineOptions,
+): Promise<Gathered | null> => {
+  if (engine === 'js') return null
+  try {
+    if (!survey) throw new SqlDeclined(source.ask ? unusual : 'a log that is not in ClickHouse')
+    return await gatherSql(source, survey, policies, candidates)
+  } catch (error) {
+    if (!(error instanceof SqlDeclined) || engine === 'sql') throw error
+    if (source.ask) onDeclined?.(error.message)
+    return null
+  }
 }
 
 const surveyRecords = async (

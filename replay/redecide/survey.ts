@@ -6,19 +6,13 @@ import type { FeatureTypes } from '../../router/policy/cel.ts'
 import { draw } from '../../router/policy/chance.ts'
 import { startFeatureTypes } from '../../router/policy/policy.ts'
 import type { DecisionRecord } from '../../router/policy/record.ts'
-import { type MetricName, metricNames, metrics, type Objective } from '../estimate/metrics.ts'
+import { type MetricName, metricNames, type Objective } from '../estimate/metrics.ts'
 import { type Cell, type CellTable, foldCount, startCells } from '../estimate/outcome-cells.ts'
 import { fitOutcome, type OutcomeFit } from '../estimate/outcome-model.ts'
-import {
-  addJudged,
-  type JudgeSums,
-  type Judging,
-  judgeSums,
-  judgingOf,
-  qualityBy,
-} from '../estimate/prediction-powered.ts'
+import type { Judging } from '../estimate/prediction-powered.ts'
 import { type Clusters, clusterOf, startClusters } from './clusters.ts'
 import { hashSet } from './hash-set.ts'
+import { readOutcomes, startOpinions } from './outcomes.ts'
 import type { LoggedPolicy } from './verify.ts'
 
 /** The arm of a decision that found nothing eligible; a model's name cannot be empty, so nothing else is called this. */
@@ -31,7 +25,6 @@ export const sumTolerance = 1e-6
 /** Sums this close to 1 are what a logger makes that rounds to three or four decimals. */
 const roundedTolerance = 2e-3
 const impossibleNamedMax = 3
-const qualityAt = metricNames.indexOf('quality')
 
 /** `rounded` when the sum is off by no more than rounding makes it. */
 export type Impossible = { readonly id: string; readonly problem: string; readonly rounded: boolean }
@@ -178,7 +171,7 @@ export const startSurvey = (policies: Iterable<LoggedPolicy>, objective: Objecti
   const arms = indexer(Infinity, [noneArm])
   const [kinds, counts] = [startKinds(), startCounts(arms)]
   const [clusters, features, ids] = [startClusters(policies), startFeatureTypes(), hashSet()]
-  const [cells, judged] = [startCells(metricNames.length), startJudged()]
+  const [cells, opinions] = [startCells(metricNames.length), startOpinions()]
   const outcomes = new Float64Array(metricNames.length)
   const impossible: Impossible[] = []
   let [rows, duplicates, impossibleCount] = [0, 0, 0]
@@ -203,7 +196,7 @@ export const startSurvey = (policies: Iterable<LoggedPolicy>, objective: Objecti
       octave: octaveOf(record),
       kind: kinds.add(record),
     }
-    judged.add(record, cell.arm)
+    opinions.add(record, cell.arm)
     readOutcomes({ objective, judging: null }, record, cell.arm, outcomes)
     cells.add(cell, 1 / record.keep_probability, outcomes)
   }
@@ -222,50 +215,11 @@ export const startSurvey = (policies: Iterable<LoggedPolicy>, objective: Objecti
       clusters: clusters.close(),
       features: features.close(),
       objective,
-      judging: judged.close(armNames.length, armOf, objective),
+      judging: opinions.close(armNames.length, armOf, objective),
       cells: cells.close((cell) => ({ ...cell, arm: armOf[cell.arm] ?? 0, kind: kindOf(cell.kind) })),
     })
   }
   return { add, close }
-}
-
-const numberOf = (value: number | null | undefined): number => value ?? Number.NaN
-
-/** Both opinions on quality, by arm in the order of first sight. */
-const startJudged = () => {
-  const arms: JudgeSums[] = []
-  let byPeople = 0
-  return {
-    add: ({ outcome }: DecisionRecord, arm: number): void => {
-      const human = numberOf(outcome?.quality)
-      byPeople += Number(!Number.isNaN(human))
-      const judge = numberOf(outcome?.quality_judge)
-      if (Number.isNaN(judge)) return
-      arms[arm] ??= judgeSums()
-      addJudged(arms[arm], judge, human)
-    },
-    close: (count: number, armOf: readonly number[], { trustJudge = false }: Objective): Judging | null => {
-      const sorted = Array.from({ length: count }, judgeSums)
-      arms.forEach((sums, arm) => {
-        sorted[armOf[arm] ?? 0] = sums
-      })
-      return judgingOf(sorted, byPeople, trustJudge)
-    },
-  }
-}
-
-/** Reads all metrics of a record, from place `from` on; NaN where not known. `arm` is its choice. */
-export const readOutcomes = (
-  { objective, judging }: Pick<Survey, 'objective' | 'judging'>,
-  record: DecisionRecord,
-  arm: number,
-  outcomes: Float64Array,
-  from = 0,
-): void => {
-  for (const [at, name] of metricNames.entries()) outcomes[from + at] = metrics[name].read(record, objective)
-  const judge = numberOf(record.outcome?.quality_judge)
-  if (!judging || Number.isNaN(judge)) return
-  outcomes[from + qualityAt] = qualityBy(judging, arm, judge, outcomes[from + qualityAt] as number)
 }
 
 /**

@@ -23,6 +23,7 @@ export const checksOf = (replay: Replay): Check[] => [
   ...(replay.rows > 0 ? [effectiveSize(replay), change(replay), support(replay), audit(replay), weights(replay)] : []),
   ...(replay.diagnostics.unsupported.mass > unsupportedMassMax ? [] : agreement(replay)),
   ...missing(replay),
+  ...judges(replay),
   ...duplicates(replay),
   ...mixture(replay),
 ]
@@ -130,6 +131,22 @@ const missing = ({ metrics: results, rows: all, options }: Replay): Check[] =>
             : 'the figure speaks for the others'),
       state: options.missingAtRandom || missingShare > missingShareMax || !bounds ? 'warning' : 'good',
     }))
+
+/** Whose word the quality is. */
+const judges = ({ judging }: Replay): Check[] => {
+  if (!judging) return []
+  const { byPeople, corrected, alone, isTrusted, bias } = judging
+  const people = `quality: ${count(byPeople)} rows by people`
+  const judged = `${count(corrected)} by a judge model, corrected by people's scores, which must be of answers drawn by chance within each model`
+  const rest = isTrusted
+    ? `${count(alone)} by the judge alone, on your word`
+    : `${count(alone)} that only the judge scored, of models where people scored too few to correct it, count as unknown; --trust-judge takes its word`
+  const apart = bias
+    ? `it says ${Math.abs(bias.mean).toFixed(3)} ± ${bias.se.toFixed(3)} ${bias.mean < 0 ? 'less' : 'more'} than people do`
+    : 'nothing tells how it differs from people'
+  const found = [people, ...(corrected > 0 ? [judged] : []), ...(alone > 0 ? [rest] : []), apart].join('; ')
+  return [{ name: 'judge', found, state: alone > 0 ? 'warning' : 'good' }]
+}
 
 const mixture = ({ production }: Replay): Check[] =>
   production.length < 2

@@ -3,16 +3,7 @@
 // that a report names come back as ids, and are read and decided by the same code as everywhere.
 import type { PolicySql } from '../../../router/policy/sql.ts'
 import { metricCount } from '../../estimate/metrics.ts'
-import {
-  clipAt,
-  shrinkBy,
-  subGaussianBy,
-  switchAt,
-  type Term,
-  termAt,
-  termCount,
-  terms,
-} from '../../estimate/terms.ts'
+import { clipAt, shrinkBy, subGaussianBy, switchAt, type Term, termAt, termCount, terms } from '../../estimate/terms.ts'
 import type { Fit } from '../chunk.ts'
 import {
   byMetricAt,

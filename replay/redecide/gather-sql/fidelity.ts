@@ -8,7 +8,14 @@ import { SqlDeclined, sqlString } from '../../../router/policy/sql-text.ts'
 import type { Source } from '../../read/source.ts'
 import { addDigests, digestOf, digestSql } from '../digest.ts'
 import type { Survey } from '../survey.ts'
-import { type LoggedPolicy, type PolicyShelf, shelve, startVerification, type VerificationFold, verifyRecord } from '../verify.ts'
+import {
+  type LoggedPolicy,
+  type PolicyShelf,
+  shelve,
+  startVerification,
+  type VerificationFold,
+  verifyRecord,
+} from '../verify.ts'
 import { probabilityTolerance } from './candidate.ts'
 
 /** More decisions than this that differ are a matter for JavaScript alone; their ids also fit into one query. */

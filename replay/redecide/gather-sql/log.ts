@@ -9,9 +9,7 @@ import { readSpread, spreadSql } from './spread.ts'
 /** All rows, and each metric whose outcomes are not all known: the variants of the audit of arms, with their weight. */
 const variantsOf = (fit: Fit): (readonly [variant: number, k: string])[] => [
   [0, 'x_keep'],
-  ...measuredOf(fit).flatMap((metric) =>
-    fit.isPartial[metric] ? [[metric + 1, `x_k_${metric}`] as const] : [],
-  ),
+  ...measuredOf(fit).flatMap((metric) => (fit.isPartial[metric] ? [[metric + 1, `x_k_${metric}`] as const] : [])),
 ]
 
 /** The bin of what is expected: shares in equal steps, amounts in powers of two. */

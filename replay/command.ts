@@ -26,6 +26,7 @@ import { closeVerification } from './redecide/verify.ts'
 import { reexecCommand } from './reexec/command.ts'
 import { verificationText } from './report/text.ts'
 import { runCommand } from './run-command.ts'
+import { searchCommand } from './search/command.ts'
 import { selfTest, selfTestText } from './selftest.ts'
 import { whatifCommand } from './whatif/command.ts'
 
@@ -48,6 +49,7 @@ export const replayCommand = (): Command =>
     .addCommand(powerCommand())
     .addCommand(reexecCommand())
     .addCommand(whatifCommand())
+    .addCommand(searchCommand())
     .addCommand(gateCommand())
     .addCommand(calibrationCommand())
     .addCommand(

@@ -1,6 +1,7 @@
 // `signalbox replay run`: a candidate policy on captured decisions, as text, JSON or a page, and the verdict as an exit code.
 import { writeFile } from 'node:fs/promises'
 import { type Command, Option } from 'commander'
+import { type ConversationMode, conversationModes } from './judge/conversations.ts'
 import type { Goal } from './judge/gate.ts'
 import {
   type CandidateOptions,
@@ -16,6 +17,7 @@ import {
 } from './log-command.ts'
 import { SourceError } from './read/source.ts'
 import { threadsMax } from './redecide/engine.ts'
+import { readReexecuted } from './reexec/answers.ts'
 import { reportHtml } from './report/html.ts'
 import { reportText } from './report/text.ts'
 import { type Replay, type ReplayOptions, replayDefaults, replaySource } from './run.ts'
@@ -23,23 +25,54 @@ import { type Replay, type ReplayOptions, replayDefaults, replaySource } from '.
 const goals: Readonly<Record<string, Goal>> = { cost: 'cost_usd', latency: 'latency_ms', quality: 'quality' }
 const replicatesMax = 10_000
 
-type RunOptions = CandidateOptions & {
+/** How a candidate's replay is made, whoever judges it. */
+export type ReplayOfOptions = CandidateOptions & {
+  readonly threads?: number
+  readonly checkpoint?: string
+  readonly reexecuted?: string
+}
+
+type RunOptions = ReplayOfOptions & {
   readonly goal: string
   readonly margin: number
   readonly slowAboveMs?: number
   readonly replicates: number
   readonly seed: number
-  readonly threads?: number
-  readonly checkpoint?: string
   readonly json?: boolean
   readonly html?: string
   readonly trustPropensities?: boolean
   readonly missingAtRandom?: boolean
   readonly trustJudge?: boolean
+  readonly conversations: ConversationMode
 }
 
+/** What a person may vouch for, and how conversations are taken. */
+const withAssumptions = (command: Command): Command =>
+  command
+    .option('--trust-propensities', 'use decisions that cannot be verified, on your word; the report says so')
+    .option(
+      '--missing-at-random',
+      'take requests without an outcome to be like the others, on your word; the report says so',
+    )
+    .option(
+      '--trust-judge',
+      "take a judge model's word for quality where people scored too few answers to correct it; the report says so",
+    )
+    .addOption(
+      new Option(
+        '--conversations <how>',
+        'where sessions have several turns: keep them all and mark what rests on them, estimate on the first turn within the window only, or decline',
+      )
+        .choices(conversationModes)
+        .default(replayDefaults.conversations),
+    )
+
+/** The answers of the candidate's own choices. */
+export const withAnswers = (command: Command): Command =>
+  command.option('--reexecuted <file>', 'what `replay reexec` wrote: metrics that its answers tell are judged by them')
+
 export const runCommand = (): Command =>
-  candidateCommand('run')
+  withAnswers(withAssumptions(candidateCommand('run')))
     .description(
       'Estimate a candidate policy on captured decisions and give a verdict (exit 0 promote, 1 reject, 2 undecided, 3 evidence invalid).',
     )
@@ -54,15 +87,6 @@ export const runCommand = (): Command =>
       '--slow-above-ms <ms>',
       'also compare the share of requests slower than this',
       number('a number above 0', 0),
-    )
-    .option('--trust-propensities', 'use decisions that cannot be verified, on your word; the report says so')
-    .option(
-      '--missing-at-random',
-      'take requests without an outcome to be like the others, on your word; the report says so',
-    )
-    .option(
-      '--trust-judge',
-      "take a judge model's word for quality where people scored too few answers to correct it; the report says so",
     )
     .option(
       '--replicates <count>',
@@ -86,14 +110,12 @@ export const runCommand = (): Command =>
     .action(exitWith(run))
 
 /** What the gate and the page share: one candidate's replay, as options say. */
-export const replayOf = async (
-  options: CandidateOptions & { readonly threads?: number; readonly checkpoint?: string },
-  judged: ReplayOptions,
-): Promise<Replay> =>
+export const replayOf = async (options: ReplayOfOptions, judged: ReplayOptions): Promise<Replay> =>
   withSource(options, async (source) => {
     const policies = await policiesOf(source, options)
     const { threads, checkpoint } = options
     const engine = {
+      reexecuted: options.reexecuted === undefined ? null : await readReexecuted(options.reexecuted),
       ...(threads === undefined ? {} : { threads }),
       ...(checkpoint === undefined ? {} : { checkpoint }),
     }
@@ -119,6 +141,7 @@ const run = async (options: RunOptions): Promise<number> => {
     trustPropensities: options.trustPropensities === true,
     missingAtRandom: options.missingAtRandom === true,
     trustJudge: options.trustJudge === true,
+    conversations: options.conversations,
     slowAboveMs: options.slowAboveMs ?? null,
     replicates: options.replicates,
     seed: options.seed,
@@ -156,11 +179,13 @@ const commandLine = (options: RunOptions): string => {
     ...flag('goal', options.goal),
     ...flag('margin', options.margin),
     ...flag('slow-above-ms', options.slowAboveMs),
+    ...flag('reexecuted', options.reexecuted),
     ...(options.replicates === replayDefaults.replicates ? [] : flag('replicates', options.replicates)),
     ...(options.seed === replayDefaults.seed ? [] : flag('seed', options.seed)),
     ...(options.loggedPolicy ? ['--logged-policy', ...options.loggedPolicy.map(quote)] : []),
     ...(options.trustPropensities ? ['--trust-propensities'] : []),
     ...(options.missingAtRandom ? ['--missing-at-random'] : []),
     ...(options.trustJudge ? ['--trust-judge'] : []),
+    ...(options.conversations === replayDefaults.conversations ? [] : flag('conversations', options.conversations)),
   ].join(' ')
 }

@@ -11,15 +11,19 @@ import { lookAt } from './estimate/look.ts'
 import { type MetricName, metricNames, type Objective } from './estimate/metrics.ts'
 import type { OutcomeFit } from './estimate/outcome-model.ts'
 import type { Judging } from './estimate/prediction-powered.ts'
+import { type ReexecutedSummary, summaryOf } from './estimate/reexecuted.ts'
+import { type ConversationMode, type Conversations, conversationsOf } from './judge/conversations.ts'
 import type { Goal } from './judge/gate.ts'
 import { judge, type Verdict } from './judge/verdict.ts'
 import type { Source } from './read/source.ts'
+import { firstTurnsIn, firstTurnsOf } from './read/turns.ts'
 import type { ClusterKey } from './redecide/clusters.ts'
 import { type EngineOptions, surveyLog } from './redecide/engine.ts'
 import { type Gathered, startGathering } from './redecide/gather.ts'
 import { type Impossible, isToldRight, type Survey, startRetelling, startSurvey } from './redecide/survey.ts'
-import { type CandidateTally, scalarAt, wholeAt, wholeTotal } from './redecide/tallies.ts'
+import { askedAt, type CandidateTally, type LogTally, scalarAt, wholeAt, wholeTotal } from './redecide/tallies.ts'
 import { closeVerification, type LoggedPolicy, shelve, type Verification } from './redecide/verify.ts'
+import type { Reexecuted } from './reexec/answers.ts'
 
 const movesMax = 12
 const dayMs = 86_400_000
@@ -33,6 +37,8 @@ export type ReplayOptions = {
   readonly missingAtRandom: boolean
   /** Takes a judge model's word for quality where people scored too few answers to correct it. */
   readonly trustJudge: boolean
+  /** What becomes of later turns of sessions. */
+  readonly conversations: ConversationMode
   /** Requests that take longer are slow; null for no such objective. */
   readonly slowAboveMs: number | null
   /** How many bootstrap replicates stand beside the formulas; 0 for none. */
@@ -46,6 +52,7 @@ export const replayDefaults: ReplayOptions = {
   trustPropensities: false,
   missingAtRandom: false,
   trustJudge: false,
+  conversations: 'keep',
   slowAboveMs: null,
   replicates: 1000,
   seed: 1,
@@ -55,9 +62,11 @@ export const replayDefaults: ReplayOptions = {
 export type Shares = {
   /** It chooses as production did: the outcome is the logged one. */
   readonly observed: number
-  /** It chooses otherwise: from rows where production happened to choose so. */
+  /** It chooses otherwise: from rows where production happened to choose so, or from the sample that was asked anew. */
   readonly estimated: number
-  /** It chooses what production never would: nothing is known. */
+  /** It chooses otherwise, and its own choice was asked anew and paid for. */
+  readonly reexecuted: number
+  /** It chooses what production never would, and which could not be asked either: nothing is known. */
   readonly unsupported: number
 }
 
@@ -73,12 +82,15 @@ export type Replay = {
   readonly options: ReplayOptions
   readonly window: { readonly from: string; readonly to: string; readonly rowsPerDay: number | null } | null
   readonly rows: number
+  readonly conversations: Conversations
   /** Groups of rows that one draw may have decided together, and by what they are told. */
   readonly clusters: number
   readonly clusterKeys: readonly ClusterKey[]
   readonly duplicates: number
   readonly verification: Verification
   readonly shares: Shares
+  /** The answers asked anew that were given; null where none were. */
+  readonly reexecuted: ReexecutedSummary | null
   readonly moves: readonly Move[]
   readonly diagnostics: Diagnostics
   readonly metrics: readonly MetricResult[]
@@ -92,18 +104,20 @@ export type Replay = {
   readonly detail: Detail
 }
 
-/** Replays `records` under `candidate`. `policies` are the logged policies' sources, for verification. */
+/** Replays the records under `candidate`. `policies` are the logged policies' sources, for verification. */
 export const replay = (
-  records: readonly DecisionRecord[],
+  all: readonly DecisionRecord[],
   policies: Iterable<LoggedPolicy>,
   candidate: Policy,
   options: ReplayOptions,
+  reexecuted: Reexecuted | null = null,
 ): Replay => {
   const logged = [...policies]
+  const records = options.conversations === 'first-turn' ? firstTurnsOf(all) : all
   const survey = surveyOf(records, logged, options)
-  const gathering = startGathering(survey, shelve(logged, survey.features), [candidate])
+  const gathering = startGathering(survey, shelve(logged, survey.features), [candidate], reexecuted)
   for (const record of records) gathering.add(record)
-  return appraise(survey, gathering.close(), 0, candidate, options)
+  return appraise(survey, gathering.close(), 0, candidate, options, reexecuted)
 }
 
 /** Replays a source of any size under several candidates, whose texts are read once the log's features are known. */
@@ -114,10 +128,11 @@ export const replaySource = async (
   options: ReplayOptions,
   engine: Omit<EngineOptions, 'objective'> = {},
 ): Promise<Replay[]> => {
-  const log = await surveyLog(source, policies, { ...engine, objective: objectiveOf(options) })
+  const read = options.conversations === 'first-turn' ? firstTurnsIn(source) : source
+  const log = await surveyLog(read, policies, { ...engine, objective: objectiveOf(options) })
   const candidates = await candidatesOf(log.survey)
   const gathered = await log.gather(candidates)
-  return candidates.map((candidate, at) => appraise(log.survey, gathered, at, candidate, options))
+  return candidates.map((candidate, at) => appraise(log.survey, gathered, at, candidate, options, engine.reexecuted))
 }
 
 const objectiveOf = ({ slowAboveMs, trustJudge }: Pick<ReplayOptions, 'slowAboveMs' | 'trustJudge'>): Objective => ({
@@ -147,29 +162,33 @@ export const appraise = (
   place: number,
   candidate: Policy,
   options: ReplayOptions,
+  answers: Reexecuted | null = null,
 ): Replay => {
   const tally = tallies[place] as CandidateTally
   const verification = closeVerification(fold)
-  const diagnostics = diagnose(survey, log, tally)
-  const groups = survey.clusters.groupCount
-  const draws = options.replicates > 0 && groups > 0 ? poissonDraws(groups, options.replicates, options.seed) : null
-  const means = { survey, log, tally, missingAtRandom: options.missingAtRandom, draws }
-  const metrics = metricNames.map((metric) => evaluate(means, metric, diagnostics))
-  const shares = sharesOf(tally)
+  const changedChoices = tally.scalars[scalarAt.changedChoices] ?? 0
+  const reexecuted = answers && summaryOf(survey, tally, answers, changedChoices, candidate.hash)
+  const hasAnswers = reexecuted !== null && reexecuted.problem === null
+  const { diagnostics, metrics } = measure(survey, log, tally, options, hasAnswers)
+  const shares = sharesOf(tally, hasAnswers)
   const window = windowOf(survey)
+  const conversations = conversationsOf(survey, tally, options.conversations)
   const verdict = judge({
+    candidate: candidate.hash,
     goal: options.goal,
     margin: options.margin,
     trustPropensities: options.trustPropensities,
     missingAtRandom: options.missingAtRandom,
     rows: survey.rows,
+    conversations,
     rowsPerDay: window?.rowsPerDay ?? null,
     verification,
     impossible: impossibleOf(survey),
     diagnostics,
     metrics,
     churn: 1 - shares.observed,
-    changedChoices: tally.scalars[scalarAt.changedChoices] ?? 0,
+    reexecuted,
+    changedChoices,
     changedCostUsd: changedCost(tally),
     eligibleMean: Math.max(1, survey.eligible / Math.max(1, survey.rows)),
   })
@@ -181,11 +200,13 @@ export const appraise = (
     options,
     window,
     rows: survey.rows,
+    conversations,
     clusters: survey.clusters.count,
     clusterKeys: survey.clusters.keys,
     duplicates: survey.duplicates,
     verification,
     shares,
+    reexecuted,
     moves: movesOf(survey, tally),
     diagnostics,
     metrics,
@@ -195,6 +216,20 @@ export const appraise = (
     sample: tally.sample.map(({ record, decision }) => ({ record, decision })),
     detail: lookAt(survey, log, tally, metrics, options.goal),
   }
+}
+
+const measure = (
+  survey: Survey,
+  log: LogTally,
+  tally: CandidateTally,
+  { replicates, seed, missingAtRandom }: ReplayOptions,
+  hasAnswers: boolean,
+): Pick<Replay, 'diagnostics' | 'metrics'> => {
+  const diagnostics = diagnose(survey, log, tally)
+  const groups = survey.clusters.groupCount
+  const draws = replicates > 0 && groups > 0 ? poissonDraws(groups, replicates, seed) : null
+  const means = { survey, log, tally, missingAtRandom, draws, hasAnswers }
+  return { diagnostics, metrics: metricNames.map((metric) => evaluate(means, metric, diagnostics)) }
 }
 
 const outcomeModelsOf = ({ outcomeFits }: Survey): Replay['outcomeModels'] =>
@@ -220,13 +255,16 @@ const windowOf = ({ fromMs, toMs, rows }: Survey): Replay['window'] => {
   }
 }
 
-const sharesOf = (tally: CandidateTally): Shares => {
+const sharesOf = (tally: CandidateTally, hasAnswers: boolean): Shares => {
   const total = wholeTotal(tally, wholeAt.n)
-  const [observed, untried] = [tally.scalars[scalarAt.observed] ?? 0, tally.scalars[scalarAt.untried] ?? 0]
-  if (total === 0) return { observed: 0, estimated: 0, unsupported: 0 }
+  const observed = tally.scalars[scalarAt.observed] ?? 0
+  const paid = hasAnswers ? (tally.asked[askedAt.paid] ?? 0) : 0
+  const untried = (hasAnswers ? tally.asked[askedAt.untried] : tally.scalars[scalarAt.untried]) ?? 0
+  if (total === 0) return { observed: 0, estimated: 0, reexecuted: 0, unsupported: 0 }
   return {
     observed: observed / total,
-    estimated: (total - observed - untried) / total,
+    estimated: (total - observed - paid - untried) / total,
+    reexecuted: paid / total,
     unsupported: untried / total,
   }
 }

@@ -134,6 +134,24 @@ test('an R² is that of predicting each fold without it, row by row', () => {
   }
 })
 
+test('a model that was never drawn is expected to be like the rest, whichever way it is fitted', () => {
+  const random = seeded(seed)
+  const cells = startCells(1)
+  let sum = 0
+  for (let row = 0; row < 1000; row++) {
+    const octave = 4 + Math.floor(4 * random())
+    sum += octave
+    cells.add({ fold: row % 5, arm: 0, octave, kind: 0 }, 1, Float64Array.of(octave))
+  }
+  const table = cells.close()
+  const extent = { arms: 2, octaves: 8, kinds: 1 }
+  for (const fit of [fitMeans(table, 0, extent), fitLinear(table, 0, extent)]) {
+    assert.ok(fit)
+    const q = predictorOf(fit)
+    assert.ok(Math.abs(q(0, 1, 7, 0) - sum / 1000) < 0.1, `${fit.kind}: ${q(0, 1, 7, 0)}, mean ${sum / 1000}`)
+  }
+})
+
 test('a log of more models than a regression can tell apart is modelled by means', () => {
   const cells = startCells(1)
   for (let row = 0; row < 500; row++)

@@ -24,8 +24,9 @@ const designNamed = (name: string): Design => {
   return found
 }
 
-// The seed is fixed, so the outcome is too. Over seeds: with a true coverage of 95 %, the share of 230 logs falls outside 92 to
-// 98.5 % with probability 3 % (binomial). The four metrics of a log are not independent.
+// The seed is fixed, so the outcome is too. Over seeds: with a true coverage of 95 %, the share over 160 logs of three metrics,
+// of which cost and latency nearly always err together, falls outside 92 to 97 % with probability 5 %; of one metric below
+// 90 % with 0.3 %. Failures are covered more often than promised, for an event never seen reaches far (unknown.ts).
 test(`95 % intervals hold the truth in 92 to 97 % of logs whenever a verdict is given (seed ${seed})`, (t) => {
   const random = seeded(seed)
   const results = designs.flatMap((design) => judgedLogs(design, design.quick, random))
@@ -41,17 +42,21 @@ test(`95 % intervals hold the truth in 92 to 97 % of logs whenever a verdict is 
   })
   t.diagnostic(JSON.stringify(byMetric))
   assert.ok(given.length >= 0.85 * results.length, 'few verdicts are given')
-  const overall = share(given, ({ reported }) => reported)
+  const overall = share(
+    given.filter(({ metric }) => metric !== 'failed'),
+    ({ reported }) => reported,
+  )
   assert.ok(overall >= 0.92 && overall <= 0.97, `covered ${overall}`)
-  for (const { metric, reported } of byMetric)
-    assert.ok(reported >= 0.92 && reported <= 0.99, `${metric} covered ${reported}`)
+  for (const { metric, reported } of byMetric) assert.ok(reported >= 0.9, `${metric} covered ${reported}`)
+  const isHeld = ({ metric, reported, student }: Held) => metric === 'latency_ms' && reported && !student
+  assert.ok(given.some(isHeld), "Student's interval holds whatever the reported one does")
   const direct = share(given, (held) => held.direct)
   assert.ok(direct < 0.6, `the direct method holds the truth in ${direct}, and could be believed`)
-  // The mean square of 250 standard normal numbers lies within 0.75 … 1.25 but for 1 time in 200.
+  // The mean square of 170 standard normal numbers lies outside 0.7 … 1.3 once in 200 times.
   for (const metric of watched) {
     const gaps = results.filter((held) => held.metric === metric).map(({ gapSe }) => gapSe ** 2)
     const meanSquare = gaps.reduce((sum, square) => sum + square, 0) / gaps.length
-    assert.ok(meanSquare > 0.75 && meanSquare < 1.25, `${metric}: DR − SNIPS has a mean square of ${meanSquare} SE²`)
+    assert.ok(meanSquare > 0.7 && meanSquare < 1.3, `${metric}: DR − SNIPS has a mean square of ${meanSquare} SE²`)
   }
 })
 
@@ -116,7 +121,10 @@ test('no verdict is given below an effective sample size of 100', () => {
   const random = seeded(seed)
   for (let repetition = 0; repetition < 10; repetition++) {
     const rows = 200 + 300 * repetition
-    const { verdict, diagnostics } = replay(logOf(production, rows, random), [production], candidate, replayDefaults)
+    const { verdict, diagnostics } = replay(logOf(production, rows, random), [production], candidate, {
+      ...replayDefaults,
+      replicates: 0,
+    })
     const { ess } = diagnostics.effective
     if (ess < essRefusedBelow) assert.equal(verdict.exitCode, 3, `ESS ${ess} of ${rows} rows`)
     else if (ess < essDecidesFrom) assert.ok(verdict.exitCode >= 2, `ESS ${ess} of ${rows} rows`)

@@ -103,14 +103,14 @@ export type Design = {
 export const designs: readonly Design[] = [
   { name: 'ε 2 %, nearly disjoint', rows: 72_000, logging: as(epsilonGreedy(0.02)), candidate: toLlama, quick: 1 },
   { name: 'ε 2 %, overlapping', rows: 108_000, logging: as(epsilonGreedy(0.02)), candidate: partly(0.02), quick: 1 },
-  { name: 'ε 10 %, nearly disjoint', rows: 14_400, logging: as(epsilonGreedy(0.1)), candidate: toLlama, quick: 4 },
-  { name: 'ε 10 %, overlapping', rows: 22_000, logging: as(epsilonGreedy(0.1)), candidate: partly(0.1), quick: 3 },
-  { name: 'ε 30 %, nearly disjoint', rows: 4800, logging: as(epsilonGreedy(0.3)), candidate: toLlama, quick: 20 },
+  { name: 'ε 10 %, nearly disjoint', rows: 14_400, logging: as(epsilonGreedy(0.1)), candidate: toLlama, quick: 2 },
+  { name: 'ε 10 %, overlapping', rows: 22_000, logging: as(epsilonGreedy(0.1)), candidate: partly(0.1), quick: 2 },
+  { name: 'ε 30 %, nearly disjoint', rows: 4800, logging: as(epsilonGreedy(0.3)), candidate: toLlama, quick: 14 },
   { name: 'ε 30 %, overlapping', rows: 7200, logging: as(epsilonGreedy(0.3)), candidate: partly(0.3), quick: 12 },
   { name: 'softmax, nearly disjoint', rows: 1400, logging: as(softmax(2)), candidate: toLlama, quick: 60 },
   { name: 'softmax, overlapping', rows: 1000, logging: as(softmax(2)), candidate: softmax(0.8), quick: 60 },
-  { name: 'Thompson, nearly disjoint', rows: 8000, logging: thompson, candidate: toLlama, quick: 14 },
-  { name: 'Thompson, overlapping', rows: 4000, logging: thompson, candidate: softmax(2), quick: 20 },
+  { name: 'Thompson, nearly disjoint', rows: 8000, logging: thompson, candidate: toLlama, quick: 10 },
+  { name: 'Thompson, overlapping', rows: 4000, logging: thompson, candidate: softmax(2), quick: 14 },
 ]
 
 /** What a record has besides probabilities and a choice. */
@@ -145,22 +145,39 @@ export const logsOf = ({ logging, candidate: text, rows }: Design, random: () =>
       ),
     )
   const values = watched.map(value)
+  // The candidates of a prompt are made anew only when the probabilities are others.
+  const shown = contexts.map(() => ({
+    probabilities: [] as readonly number[],
+    candidates: [] as DecisionRecord['candidates'],
+  }))
+  const candidatesOf = (at: number, probabilities: readonly number[]): DecisionRecord['candidates'] => {
+    const last = shown[at]
+    if (last?.probabilities === probabilities) return last.candidates
+    const candidates = (logged[at] as DecisionRecord).candidates.map((candidate) => ({
+      ...candidate,
+      probability: probabilities[models.indexOf(candidate.model)] as number,
+    }))
+    shown[at] = { probabilities, candidates }
+    return candidates
+  }
   const draw = (name: string) => {
     const logger = logging(random)
     const drawn = models.map(() => 0)
     const records = Array.from({ length: rows }, (_, row): DecisionRecord => {
       const probabilities = logger.next(row)
       const at = Math.floor(random() * prompts.length)
-      const record = logged[at] as DecisionRecord
-      const candidates = record.candidates.map((candidate) => ({
-        ...candidate,
-        probability: probabilities[models.indexOf(candidate.model)] as number,
-      }))
+      const candidates = candidatesOf(at, probabilities)
       const arm = drawnArm(probabilities, random())
       const outcome = answers[at]?.[arm] as Outcome
       logger.learn(arm, outcome.quality ?? 0)
       for (const [of, probability] of probabilities.entries()) drawn[of] = (drawn[of] as number) + probability / rows
-      return { ...record, id: `${name}-${row}`, candidates, chosen: models[arm] ?? null, outcome }
+      return {
+        ...(logged[at] as DecisionRecord),
+        id: `${name}-${row}`,
+        candidates,
+        chosen: models[arm] ?? null,
+        outcome,
+      }
     })
     const production = (metric: Watched): number =>
       drawn.reduce((sum, share, arm) => sum + share * (worth[metric][arm] as number), 0)

@@ -79,9 +79,16 @@ test('a file of the same records gives the same estimate', async () => {
   await rm(folder, { recursive: true })
 })
 
+test('the first turns in ClickHouse are those of memory', async () => {
+  const options = { ...quick, conversations: 'first-turn' } as const
+  const [result] = await replaySource(source, await source.policies(), () => [candidate], options)
+  assert.equal(result?.rows, rows / 2)
+  assertAlike(result, replay(records, [production], candidate, options))
+})
+
 test('what SQL surveys is what reading every record surveys', async () => {
   assert.ok(source.ask)
-  const asked = await surveySql(source.ask, await source.policies(), { slowAboveMs: 3000 })
+  const asked = await surveySql(source.ask, await source.policies(), { slowAboveMs: 3000, trustJudge: false })
   assert.ok(asked, 'nothing about this log is out of the ordinary')
   const read = surveyOf(records, [production], quick)
   const { cells, armNames, features, clusters, ...facts } = asked
@@ -90,6 +97,8 @@ test('what SQL surveys is what reading every record surveys', async () => {
   assert.deepEqual(armNames, readArms)
   assert.deepEqual(clusters.groupOf, readClusters.groupOf)
   assert.equal(clusters.count, readClusters.count)
+  assert.equal(clusters.laterTurns, rows / 2, 'every session has two turns')
+  assert.equal(readClusters.laterTurns, rows / 2)
   const byName = (table: typeof cells, names: readonly string[]) =>
     Object.fromEntries(
       Array.from({ length: table.count }, (_, cell) => {

@@ -10,7 +10,7 @@ import { parsePolicy } from '../router/policy/policy.ts'
 import { logOf, seeded, truthFeatures } from './replay-truth.ts'
 
 const module = new URL('../replay/search/command.ts', import.meta.url).href
-const code = `const { searchCommand } = await import('${module}'); await searchCommand().parseAsync(process.argv.slice(1), { from: 'user' })`
+const code = `const { searchCommand } = await import(${JSON.stringify(module)}); await searchCommand().parseAsync(process.argv.slice(1), { from: 'user' })`
 const production = parsePolicy('name: p\nscore: candidate.rank\nchoose: {kind: softmax, temperature: 2}', truthFeatures)
 const template = `name: tuned
 score: candidate.rank - \${weight} * candidate.cost_usd
@@ -52,6 +52,11 @@ test('a search prints JSON, writes a page that holds the same, and each certifie
   const data = /<script type="application\/json" id="replay">(.*?)<\/script>/s.exec(page)?.[1] ?? ''
   assert.deepEqual(JSON.parse(data), found)
   assert.ok(page.includes(`data-path="finalists.0.axes.0.alone.value"`) && page.includes('<svg'))
+  assert.ok(
+    page.includes('signalbox replay search --vary weight=1000..9000 --source '),
+    'the page says how to make it again',
+  )
+  assert.ok(page.includes(' --hold-out 0.5 --logged-policy '))
   const files = await readdir(at('found'))
   assert.equal(files.length, better.length)
   for (const file of files) {
@@ -74,6 +79,7 @@ test('the text says what was found first, then how, and every finalist with both
     /^1 of 2 policies tried is certified better on cost with every guardrail within 0\.1, the best by −/,
   )
   assert.match(output, /chosen on +600 decisions, 2026-11-01 00:00 UTC to 2026-11-01 10:00 UTC/)
+  assert.match(output, /certified on +1,000 decisions, 2026-11-01 10:00 UTC to /)
   assert.match(output, /✓ weight=4000: certified better, on the front\n +cost.*\n +quality/)
   assert.match(output, /Winner's curse: /)
 })

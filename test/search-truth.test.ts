@@ -64,13 +64,14 @@ const fast: SearchOptions = {
   finalists: 2,
   replicates: 200,
   margin: 0.5,
+  cut: { holdOut: 0.6 },
 }
 
 // The seed is fixed, so the outcome is too. Over seeds: with true simultaneous coverage 95 %, 100 searches fall below 92 with
 // probability 6.3 % (binomial).
 test(`the intervals of all finalists and both axes hold the truth together in 92 % of ${searches} searches (seed ${seed})`, async (t) => {
   const random = seeded(seed)
-  const points = pointsFor(4, 'a=0.3..3', 'b=0.3..3')
+  const points = pointsFor(4, 'a=0.4..2.5', 'b=0.4..2.5')
   const value = { cost_usd: (o: Outcome) => o.cost_usd ?? 0, quality: (o: Outcome) => o.quality ?? 0 }
   const truths = new Map(
     points.map(({ hash, text }) => {
@@ -81,7 +82,7 @@ test(`the intervals of all finalists and both axes hold the truth together in 92
   )
   let [together, alone] = [0, 0]
   for (let at = 0; at < searches; at++) {
-    const log = logOf(production, 1200, random).map((record) => withoutTimes(record))
+    const log = logOf(production, 1000, random).map((record) => withoutTimes(record))
     const { finalists } = await search(sourceOf(log), [], points, { ...fast, seed: at })
     assert.ok(finalists.length > 0)
     const held = (ends: (axis: (typeof finalists)[number]['axes'][number]) => { low: number; high: number }) =>
@@ -103,13 +104,13 @@ test(`the intervals of all finalists and both axes hold the truth together in 92
 // than 4 of 60 with probability 2 % (binomial).
 test(`where nothing differs hardly a search certifies anything, and picking the best on sight finds much (seed ${seed})`, async (t) => {
   const random = seeded(seed + 1)
-  const points = pointsFor(7, 'a=0.1..10', 'b=0.1..10')
+  const points = pointsFor(10, 'a=0.4..2.5', 'b=0.4..2.5')
   let [certified, onSight, judged] = [0, 0, 0]
   for (let at = 0; at < noiseSearches; at++) {
-    const log = logOf(production, 900, random).map((record) =>
+    const log = logOf(production, 1200, random).map((record) =>
       withoutTimes(record, { cost_usd: random() / 1e4, quality: Number(random() < 0.7) }),
     )
-    const found = await search(sourceOf(log), [], points, { ...fast, seed: at })
+    const found = await search(sourceOf(log), [], points, { ...fast, cut: { holdOut: 0.75 }, seed: at })
     certified += Number(found.exitCode === 0)
     judged += Number(found.finalists.some(({ failing }) => failing.length > 0) || found.exitCode === 0)
     onSight += Number(found.tried.some(({ differences: [cost] }) => cost.high < 0))
@@ -117,7 +118,7 @@ test(`where nothing differs hardly a search certifies anything, and picking the 
   t.diagnostic(`certified ${certified}, on sight ${onSight}, judged ${judged}, of ${noiseSearches}`)
   assert.ok(certified <= 4, `${certified} of ${noiseSearches} certify something`)
   assert.ok(judged > noiseSearches / 2, 'it is not for want of evidence')
-  assert.ok(onSight >= 6 && onSight > 2 * certified, `on sight ${onSight} of ${noiseSearches} find something`)
+  assert.ok(onSight >= 4 && onSight > 2 * certified, `on sight ${onSight} of ${noiseSearches} find something`)
 })
 
 test('halving finds what trying everything on everything finds, with a fraction of the decisions', async () => {
@@ -164,16 +165,10 @@ test('who is beaten on both axes goes before who beats it, and who is barred goe
       const tried = pairs.map(([cost, quality]) => standing(cost, quality))
       const kept = frontmost(tried, 'cost_usd', 1 + most, Infinity)
       assert.ok(kept.length === Math.min(tried.length, 1 + most))
+      const beats = ({ point: { parameters: a } }: Tried, { point: { parameters: b } }: Tried) =>
+        (a.cost ?? 0) < (b.cost ?? 0) && (a.quality ?? 0) > (b.quality ?? 0)
       for (const gone of tried.filter((one) => !kept.includes(one)))
-        for (const one of kept) {
-          const [lost, left] = [gone, one].map(({ point: { parameters } }) => parameters) as [
-            Point['parameters'],
-            Point['parameters'],
-          ]
-          const isBeaten =
-            (lost.cost ?? 0) < (left.cost ?? 0) && (lost.quality ?? 0) > (left.quality ?? 0) && (lost.cost ?? 0) < 0
-          assert.ok(!isBeaten || (lost.quality ?? 0) < 0, `${gone.point.hash} went, ${one.point.hash} stayed`)
-        }
+        for (const one of kept) assert.ok(!beats(gone, one), `${gone.point.hash} went, ${one.point.hash} stayed`)
     }),
     { seed },
   )
@@ -223,6 +218,36 @@ test('the hold-out shares no cluster and no moment with what policies were chose
   await assert.rejects(cutLog(sourceOf(log), [production], { untilMs: 0 }, 1), /wanted decisions of their own on both/)
   const oneSession = log.map((record) => ({ ...record, session: 's' }))
   await assert.rejects(cutLog(sourceOf(oneSession), [production], { holdOut: 0.5 }, 1), /150 of these in clusters that/)
+})
+
+test('what comes after the cut has no say in who is chosen, and what comes before it none in how they are judged', async () => {
+  const log = logOf(production, 1200, seeded(seed)).map((record) => withoutTimes(record))
+  const points = pointsFor(5, 'a=0.4..2.5', 'b=0.4..2.5')
+  const cut = Date.parse(log[600]?.time ?? '')
+  /** The same log with other costs on one side. */
+  const dearer = (isTouched: (timeMs: number) => boolean) =>
+    log.map((record) => {
+      const costUsd = record.chosen === 'gemma-7b' ? 0.002 : (record.outcome?.cost_usd ?? 0)
+      return isTouched(Date.parse(record.time)) ? withoutTimes(record, { cost_usd: costUsd }) : record
+    })
+  const found = async (records: readonly DecisionRecord[], tried = points) =>
+    search(sourceOf(records), [production], tried, { ...fast, cut: { untilMs: cut } })
+  const hashes = ({ finalists }: Awaited<ReturnType<typeof found>>) => finalists.map(({ hash }) => hash).sort()
+  const [plain, laterDearer] = [await found(log), await found(dearer((timeMs) => timeMs >= cut))]
+  assert.deepEqual(laterDearer.tried, plain.tried)
+  assert.deepEqual(hashes(laterDearer), hashes(plain))
+  assert.notDeepEqual(laterDearer.finalists, plain.finalists)
+  const one = points.slice(0, 1)
+  const [before, after] = [
+    await found(log, one),
+    await found(
+      dearer((timeMs) => timeMs < cut),
+      one,
+    ),
+  ]
+  const judged = ({ finalists: [only] }: typeof before) => only?.axes.map(({ selected, ...heldOut }) => heldOut)
+  assert.notDeepEqual(after.tried, before.tried)
+  assert.deepEqual(judged(after), judged(before))
 })
 
 test('what the log never tried is refused, not certified, however cheap it looks', async () => {

@@ -26,6 +26,7 @@ import {
   ips,
   logged,
   matched,
+  type Ratio,
   ratioOf,
   sndr,
   snips,
@@ -35,6 +36,7 @@ import {
 } from './estimators.ts'
 import { type MetricName, metricCount, metricNames, metrics } from './metrics.ts'
 import { cellsOf } from './outcome-cells.ts'
+import { answersOf, askedDifference, askedFigures } from './reexecuted.ts'
 import { skewedEstimate } from './skewness.ts'
 import { combine, type Sums, termCount } from './terms.ts'
 import { type Ends, endsOf, type Range, reaching, unseenEvents, widen } from './unknown.ts'
@@ -80,6 +82,9 @@ export type MetricResult = {
   readonly unseenReach: number
   /** True when an amount is not even predicted for a choice that production never makes. */
   readonly unpredicted: boolean
+  /** Whether the figures above come from logged probabilities, or from answers asked anew (reexecuted.ts); and how many of those tell it. */
+  readonly evidence: 'estimated' | 're-executed'
+  readonly answers: number
   /** The candidate's value by each estimator. All but the first four are for comparison and never judge. */
   readonly estimators: Readonly<Record<EstimatorName, Estimate>>
   /** DR on what production tries, |DR − SNIPS| there, and the same in units of the standard error of that gap. */
@@ -107,6 +112,8 @@ export type Means = {
   readonly missingAtRandom: boolean
   /** Null where no bootstrap is wanted. */
   readonly draws: Draws | null
+  /** Whether there are answers asked anew that are evidence on this candidate. */
+  readonly hasAnswers: boolean
 }
 
 /** One metric's sums of a candidate. */
@@ -128,15 +135,19 @@ export const evaluate = (means: Means, name: MetricName, whole: Diagnostics): Me
   const missing = survey.rows - rows
   const diagnostics = missing === 0 ? whole : diagnoseMetric(survey, log, tally, metric, sums, rows)
   const interval = intervalsOf(means, metric, sums, diagnostics, missing)
+  const isBounded = missing > 0 && !means.missingAtRandom
+  const asked = means.hasAnswers && rows > 0 ? askedFigures(tally, metric, sums, isBounded) : null
   return {
     metric: name,
     rows,
     missing,
     missingShare: survey.rows > 0 ? missing / survey.rows : 0,
-    missingUnder: missingUnder(means, metric),
+    missingUnder: { ...missingUnder(means, metric), ...(asked ? { candidate: asked.unknown } : {}) },
     logged: estimate(sums, logged),
     ...interval,
-    bootstrap: means.draws && rows > 0 ? bootstrapOf(sums, means.draws) : null,
+    ...(asked?.figures ?? { evidence: 'estimated' }),
+    answers: means.hasAnswers ? answersOf(tally, metric) : 0,
+    bootstrap: means.draws && rows > 0 ? bootstrapOf(sums, asked ? askedDifference : drDifference, means.draws) : null,
     unpredicted: (tally.byMetric[metric * byMetricCount + byMetricAt.unpredicted] ?? 0) > 0,
     estimators: estimatorsOf(sums, interval.candidate),
     ...disagreementOf(sums),
@@ -145,8 +156,8 @@ export const evaluate = (means: Means, name: MetricName, whole: Diagnostics): Me
   }
 }
 
-const bootstrapOf = (sums: Sums, draws: Draws): BootstrapInterval =>
-  bootstrapRatio(combine(sums, drDifference[0]), combine(sums, drDifference[1]), draws)
+const bootstrapOf = (sums: Sums, [above, below]: Ratio, draws: Draws): BootstrapInterval =>
+  bootstrapRatio(combine(sums, above), combine(sums, below), draws)
 
 const estimatorsOf = (sums: Sums, candidate: Estimate): MetricResult['estimators'] => {
   const plain = Object.fromEntries(

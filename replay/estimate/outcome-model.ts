@@ -3,7 +3,7 @@
 // that no row helps to predict itself; the one that predicts the folds left out better is used, metric by metric. DR is
 // unbiased whatever q says; a better q only makes the interval shorter.
 import { type CellTable, cellsOf, foldCount, type MetricCells } from './outcome-cells.ts'
-import { addToRidge, dimensionMax, featuresOf, fitRidge, ridgeLayout, ridgeStatistics } from './ridge.ts'
+import { addToRidge, featuresOf, fitRidge, type RidgeLayout, ridgeLayout, ridgeStatistics } from './ridge.ts'
 import { add } from './terms.ts'
 
 /**
@@ -77,12 +77,13 @@ export const fitMeans = (table: CellTable, metric: number, extent: Extent): Outc
  * takes more than 200 features.
  */
 export const fitLinear = (table: CellTable, metric: number, extent: Extent): OutcomeFit | null => {
-  const { arms, octaves, kinds } = extent
-  const [layout] = 1 + 2 * arms <= dimensionMax ? [ridgeLayout(arms, [kinds])] : []
-  const kindsFrom = layout?.segmentsFrom[0]
-  if (!layout || kindsFrom === undefined) return null
-  const folds = Array.from({ length: foldCount }, () => ridgeStatistics(layout.dimension))
+  const { arms, kinds } = extent
   const cells = cellsOf(table, metric)
+  const octaves = weightedMean(table, cells.weight, (cell) => (table.octave[cell] as number) * cells.weight(cell))
+  const layout = ridgeLayout(arms, [kinds], octaves * Math.LN2)
+  const kindsFrom = layout.segmentsFrom[0]
+  if (kindsFrom === undefined) return null
+  const folds = Array.from({ length: foldCount }, () => ridgeStatistics(layout.dimension))
   for (let cell = 0; cell < table.count; cell++) {
     const weight = cells.weight(cell)
     if (weight === 0) continue
@@ -90,31 +91,43 @@ export const fitLinear = (table: CellTable, metric: number, extent: Extent): Out
     const features = featuresOf(layout, table.arm[cell] as number, tokens, [table.kind[cell] as number])
     addToRidge(folds[table.fold[cell] as number] as (typeof folds)[number], features, cells.sum(cell) / weight, weight)
   }
-  const effects = fitRidge(folds).coefficients.map((beta): Effects => {
-    const lengthAt = (octave: number) => featuresOf(layout, 0, 2 ** octave - 1, [0]).values[2] as number
-    const slopes = beta.subarray(1 + arms, 1 + 2 * arms)
-    return {
-      mean: beta[0] as number,
-      byArm: beta.slice(1, 1 + arms),
-      byOctave: Float64Array.from(
-        { length: arms * octaves },
-        (_, at) => (slopes[Math.floor(at / octaves)] as number) * lengthAt(at % octaves),
-      ),
-      byKind: Float64Array.from({ length: arms * kinds }, (_, at) => beta[kindsFrom + (at % kinds)] as number),
-    }
-  })
+  const effects = fitRidge(folds).coefficients.map((beta) => effectsOf(beta, extent, layout, kindsFrom))
   return scored(table, metric, { kind: 'ridge', extent, effects })
+}
+
+/** Coefficients as effects, so that a prediction costs the same whichever way it was fitted. */
+const effectsOf = (
+  beta: Float64Array,
+  { arms, octaves, kinds }: Extent,
+  layout: RidgeLayout,
+  kindsFrom: number,
+): Effects => {
+  const lengthOf = (octave: number) => featuresOf(layout, 0, 2 ** octave - 1, [0]).values[2] as number
+  const slopes = beta.subarray(1 + arms, 1 + 2 * arms)
+  return {
+    mean: beta[0] as number,
+    byArm: beta.slice(1, 1 + arms),
+    byOctave: Float64Array.from(
+      { length: arms * octaves },
+      (_, at) => (slopes[Math.floor(at / octaves)] as number) * lengthOf(at % octaves),
+    ),
+    byKind: Float64Array.from({ length: arms * kinds }, (_, at) => beta[kindsFrom + (at % kinds)] as number),
+  }
 }
 
 /** Adds how well a fit predicts the fold left out (Stone 1974): exact, though only sums are left of the rows. */
 const scored = (table: CellTable, metric: number, fit: Omit<OutcomeFit, 'r2'>): OutcomeFit => {
   const cells = cellsOf(table, metric)
   const q = predictorOf({ ...fit, r2: null })
-  const mean = meanOf(table, cells)
+  const mean = weightedMean(table, cells.weight, cells.sum)
+  const at = (column: ArrayLike<number>, cell: number) => column[cell] as number
   let [error, spread, size] = [0, 0, 0]
   for (let cell = 0; cell < table.count; cell++) {
-    const place = [table.fold, table.arm, table.octave, table.kind].map((column) => column[cell] as number)
-    error += squaresAround(cells, cell, q(...(place as [number, number, number, number])))
+    error += squaresAround(
+      cells,
+      cell,
+      q(at(table.fold, cell), at(table.arm, cell), at(table.octave, cell), at(table.kind, cell)),
+    )
     spread += squaresAround(cells, cell, mean)
     size += cells.squares(cell)
   }
@@ -125,7 +138,8 @@ const scored = (table: CellTable, metric: number, fit: Omit<OutcomeFit, 'r2'>): 
 const squaresAround = ({ weight, sum, squares }: MetricCells, cell: number, q: number): number =>
   Math.max(0, squares(cell) - 2 * q * sum(cell) + q * q * weight(cell))
 
-const meanOf = ({ count }: CellTable, { weight, sum }: MetricCells): number => {
+/** Σ of `sum` over Σ of `weight`, over all cells. */
+const weightedMean = ({ count }: CellTable, weight: MetricCells['weight'], sum: MetricCells['sum']): number => {
   let [k, r] = [0, 0]
   for (let cell = 0; cell < count; cell++) {
     k += weight(cell)

@@ -143,10 +143,18 @@ export type RidgeLayout = {
   readonly armCount: number
   /** Where each segmentation begins. */
   readonly segmentsFrom: readonly number[]
+  /** ln(1 + tokens) of a usual request: lengths are measured around it, so that an arm rarely seen shrinks to what is usual. */
+  readonly usualLength: number
 }
 
+const usualLengthDefault = 6
+
 /** Lays features out; segmentations that no longer fit into 200 features are left out from the first that does not. */
-export const ridgeLayout = (armCount: number, segmentCounts: readonly number[]): RidgeLayout => {
+export const ridgeLayout = (
+  armCount: number,
+  segmentCounts: readonly number[],
+  usualLength: number = usualLengthDefault,
+): RidgeLayout => {
   let dimension = 1 + 2 * armCount
   const segmentsFrom: number[] = []
   for (const count of segmentCounts) {
@@ -154,15 +162,12 @@ export const ridgeLayout = (armCount: number, segmentCounts: readonly number[]):
     segmentsFrom.push(dimension)
     dimension += count
   }
-  return { dimension, armCount, segmentsFrom }
+  return { dimension, armCount, segmentsFrom, usualLength }
 }
-
-/** ln(1 + tokens) of a request of usual length is about this: lengths are measured around it, so that they are of order one. */
-const usualLength = 6
 
 /** The features of a request, given its segment in each segmentation, had `arm` answered it. */
 export const featuresOf = (
-  { armCount, segmentsFrom }: RidgeLayout,
+  { armCount, segmentsFrom, usualLength }: RidgeLayout,
   arm: number,
   inputTokens: number,
   segments: readonly number[],

@@ -46,6 +46,13 @@ export const terms = [
   'productionHigh',
   'differenceLow',
   'differenceHigh',
+  /** Where changed decisions were asked anew (two-phase.ts): Σ k D, and D with what cannot be known at 0, and at 1 */
+  'asked',
+  'askedLow',
+  'askedHigh',
+  /** Of all rows, also those without an outcome, with k = 1/ρ: D − production with the worst and the best in their place */
+  'askedDifferenceLow',
+  'askedDifferenceHigh',
 ] as const
 export type Term = (typeof terms)[number]
 
@@ -165,6 +172,35 @@ export const addBounds = (
   add(sums, base + termAt.productionHigh, k * (qb + high - q))
   add(sums, base + termAt.differenceLow, k * (qe - qb + (w - 1) * (lowOfDifference - q) - qu))
   add(sums, base + termAt.differenceHigh, k * (qe - qb + (w - 1) * (highOfDifference - q) - qu + u))
+}
+
+/** The scores of one row whose candidate's own choice may have been asked anew, from two-phase.ts. */
+export type Asked = { readonly score: number; readonly low: number; readonly high: number }
+
+/** Adds one row with a known outcome to the two-phase estimate. */
+export const addAsked = (sums: Float64Array, base: number, { score, low, high }: Asked, k: number): void => {
+  add(sums, base + termAt.asked, k * score)
+  add(sums, base + termAt.askedLow, k * low)
+  add(sums, base + termAt.askedHigh, k * high)
+}
+
+/**
+ * Adds one row to the two-phase difference with whatever is not known put at either end. Where both choose alike a missing
+ * outcome is the same under both and cancels; elsewhere it is production's alone, and worst for the difference at 1.
+ */
+export const addAskedBounds = (
+  sums: Float64Array,
+  base: number,
+  { low, high }: Asked,
+  k: number,
+  r: number,
+  q: number,
+  qb: number,
+  isSame: boolean,
+): void => {
+  const [least, most] = Number.isNaN(r) ? [Number(isSame), Number(!isSame)] : [r, r]
+  add(sums, base + termAt.askedDifferenceLow, k * (low - (qb + most - q)))
+  add(sums, base + termAt.askedDifferenceHigh, k * (high - (qb + least - q)))
 }
 
 /** Adds to one number of a column. */

@@ -4,8 +4,10 @@
 import type { Diagnostics } from '../estimate/diagnostics.ts'
 import type { MetricResult } from '../estimate/evaluate.ts'
 import { type MetricName, metrics } from '../estimate/metrics.ts'
+import type { ReexecutedSummary } from '../estimate/reexecuted.ts'
 import type { Impossible } from '../redecide/survey.ts'
 import type { CauseGroup, Verification } from '../redecide/verify.ts'
+import type { Conversations } from './conversations.ts'
 
 /**
  * Effective sample sizes: below the first no estimate is shown as evidence; below the second, of all rows or of those that
@@ -15,6 +17,8 @@ import type { CauseGroup, Verification } from '../redecide/verify.ts'
 export const essRefusedBelow = 100
 export const essDecidesFrom = 250
 export const unsupportedMassMax = 0.01
+/** Changed decisions asked anew, of known probability, from which a metric may be judged. */
+export const answersDecideFrom = 100
 /**
  * In units of the standard error of the gap itself: by the normal law an honest metric exceeds it once in 370 times, where two
  * would be exceeded once in 22.
@@ -46,6 +50,10 @@ export type Refusal =
       readonly count: number
       readonly example: Impossible
     }
+  /** Later turns of conversations that the candidate decides otherwise; `share` is of the rows in sessions. */
+  | { readonly kind: 'conversations'; readonly laterTurns: number; readonly share: number }
+  /** Answers asked anew that are no evidence on this candidate, or on this log. */
+  | { readonly kind: 'answers'; readonly reexecuted: ReexecutedSummary; readonly candidate: string }
   | { readonly kind: 'no-outcomes'; readonly metric: MetricName }
   /** An amount that is unknown for too many rows; `share` is that under the policy with more of them. */
   | { readonly kind: 'missing-outcomes'; readonly metric: MetricName; readonly share: number }
@@ -82,9 +90,12 @@ export type Finding = {
 
 /** All that the rule looks at. */
 export type Evidence = {
+  /** The candidate policy's hash. */
+  readonly candidate: string
   readonly goal: Goal
   readonly margin: number
   readonly rows: number
+  readonly conversations: Conversations
   readonly rowsPerDay: number | null
   readonly verification: Verification
   /** Set by a person who vouches for probabilities that cannot be verified. */
@@ -96,6 +107,8 @@ export type Evidence = {
   readonly metrics: readonly MetricResult[]
   /** The share of rows that the candidate decides otherwise, and what such a choice is predicted to cost. */
   readonly churn: number
+  /** What was asked anew; null where nothing was. */
+  readonly reexecuted: ReexecutedSummary | null
   /** How many rows that is, before any weighting. */
   readonly changedChoices: number
   readonly changedCostUsd: number | null
@@ -109,16 +122,38 @@ export type GatePart = { readonly role: Finding['role']; readonly result: Metric
 export const gateOf = ({ goal, metrics: results }: Pick<Evidence, 'goal' | 'metrics'>): GatePart[] =>
   results.flatMap((result): GatePart[] => {
     if (result.metric === goal) return [{ role: 'goal', result }]
-    return metrics[result.metric].guards ? [{ role: 'guardrail', result }] : []
+    return metrics[result.metric].guards && !isBeyondAnswers(result, results) ? [{ role: 'guardrail', result }] : []
   })
 
-/** The smallest effective sizes over the gate: of all rows, and of those that speak for what changes. */
+/** Whether a metric is judged by answers asked anew, and not by logged probabilities. */
+export const isAsked = ({ evidence }: Pick<MetricResult, 'evidence'>): boolean => evidence === 're-executed'
+
+/** Whether the log cannot judge what answers asked anew cannot show: nobody waits for them, so nobody gives them up. */
+export const isBeyondAnswers = ({ metric, diagnostics }: MetricResult, all: readonly MetricResult[]): boolean => {
+  if (metric !== 'abandoned' || !all.some(isAsked)) return false
+  const { unsupported, effective, change, changedRows } = diagnostics
+  const ess = Math.min(effective.ess, changedRows > 0 ? change.ess : Infinity)
+  return !(unsupported.mass <= unsupportedMassMax && ess >= essDecidesFrom)
+}
+
+/**
+ * The smallest effective sizes over the gate: of all rows, and of those that speak for what changes. Of answers asked anew it
+ * is their number that speaks, and each row is evidence in full.
+ */
 export const essOf = (gate: readonly GatePart[]): number =>
-  Math.min(...gate.map(({ result }) => result.diagnostics.effective.ess))
+  Math.min(...gate.map(({ result }) => (isAsked(result) ? result.rows : result.diagnostics.effective.ess)))
 export const changeEssOf = (gate: readonly GatePart[]): number =>
-  Math.min(
-    ...gate.map(({ result: { diagnostics } }) => (diagnostics.changedRows > 0 ? diagnostics.change.ess : Infinity)),
-  )
+  Math.min(...gate.map(({ result }) => changeEss(result)))
+
+const changeEss = (result: MetricResult): number => {
+  if (isAsked(result)) return result.answers
+  const { changedRows, change } = result.diagnostics
+  return changedRows > 0 ? change.ess : Infinity
+}
+
+/** The parts of a gate that are judged by logged probabilities, and those judged by answers asked anew. */
+export const byLog = (gate: readonly GatePart[]): GatePart[] => gate.filter(({ result }) => !isAsked(result))
+export const byAnswers = (gate: readonly GatePart[]): GatePart[] => gate.filter(({ result }) => isAsked(result))
 
 /** Whether DR and SNIPS differ by more than chance explains and than anybody would overlook. */
 export const disagrees = ({ role, result }: GatePart, margin: number): boolean => {

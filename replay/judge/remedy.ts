@@ -4,8 +4,12 @@ import type { EffectiveSize } from '../estimate/diagnostics.ts'
 import { normalQuantile } from '../estimate/estimators.ts'
 import { roundingShare } from '../estimate/evaluate.ts'
 import { type MetricName, metrics } from '../estimate/metrics.ts'
+import type { ReexecutedSummary } from '../estimate/reexecuted.ts'
 import { unseenEvents } from '../estimate/unknown.ts'
 import {
+  answersDecideFrom,
+  byAnswers,
+  byLog,
   changeEssOf,
   type Evidence,
   essDecidesFrom,
@@ -43,8 +47,12 @@ export type Remedy =
       readonly days: number | null
     }
   | { readonly kind: 'reexecute'; readonly calls: number; readonly usd: number | null }
+  /** So many more of the changed decisions asked anew. */
+  | { readonly kind: 'answers'; readonly calls: number; readonly usd: number | null }
+  | { readonly kind: 'ask-again'; readonly problem: NonNullable<ReexecutedSummary['problem']> }
   /** `share` is what is missing under the candidate, where that alone leaves the question open. */
   | { readonly kind: 'feedback'; readonly metric: MetricName; readonly share: number | null }
+  | { readonly kind: 'first-turns' }
   | { readonly kind: 'supply-policies' }
   | { readonly kind: 'trust' }
   | { readonly kind: 'same-engine' }
@@ -60,15 +68,50 @@ const daysFor = ({ rowsPerDay }: Evidence, rows: number): number | null => (rows
 const thinFactor = (gate: readonly GatePart[]): number =>
   Math.max(1, essDecidesFrom / essOf(gate), essDecidesFrom / changeEssOf(gate))
 
-/** How many more rows like these would settle every open condition, to which side the estimates lean, and what else would. */
+/** How many more rows or answers would settle every open condition, to which side the estimates lean, and what else would. */
 export const settle = (
   evidence: Evidence,
   gate: readonly GatePart[],
   findings: readonly Finding[],
-  isThin: boolean,
+  thin: { readonly of: 'all' | 'change' | 'answers' } | null,
 ): Remedy[] => {
   const open = gate.filter((_, at) => findings[at]?.result === 'open')
-  const factor = Math.max(isThin ? thinFactor(gate) : 1, ...open.map((part) => factorOf(evidence, part)))
+  const left = leftToAsk(evidence)
+  const isMoreAsked = left > 0 && (thin?.of === 'answers' || byAnswers(open).length > 0)
+  const byRows = left > 0 ? byLog(open) : open
+  const isThin = thin !== null && thin.of !== 'answers'
+  const needsRows = byRows.length > 0 || isThin
+  return [
+    ...(isMoreAsked ? [moreAnswers(evidence, byAnswers(gate), byAnswers(open), left)] : []),
+    ...(needsRows || !isMoreAsked ? moreRows(evidence, gate, findings, byRows, isThin) : []),
+  ]
+}
+
+/** Changed decisions that could still be asked anew. */
+const leftToAsk = ({ reexecuted }: Evidence): number =>
+  reexecuted ? reexecuted.changed - reexecuted.unasked - reexecuted.asked : 0
+
+/** More answers shorten an interval as more rows do, as long as there are decisions left to ask. */
+const moreAnswers = (
+  evidence: Evidence,
+  asked: readonly GatePart[],
+  open: readonly GatePart[],
+  left: number,
+): Remedy => {
+  const answers = changeEssOf(asked)
+  const factor = Math.max(answersDecideFrom / answers, ...open.map((part) => factorOf(evidence, part)))
+  const calls = Math.min(left, Math.max(1, Math.ceil(answers * (factor - 1))))
+  return { kind: 'answers', calls, usd: evidence.changedCostUsd === null ? null : calls * evidence.changedCostUsd }
+}
+
+const moreRows = (
+  evidence: Evidence,
+  gate: readonly GatePart[],
+  findings: readonly Finding[],
+  open: readonly GatePart[],
+  isThin: boolean,
+): Remedy[] => {
+  const factor = Math.max(isThin ? thinFactor(byLog(gate)) : 1, ...open.map((part) => factorOf(evidence, part)))
   const against = gate.some(
     (part, at) => findings[at]?.result !== 'held' && gainOf(part.result).value < -toleratedOf(evidence, part),
   )
@@ -134,6 +177,10 @@ export const mend = (evidence: Evidence, refusal: Refusal): Remedy[] => {
           ? { kind: 'fix-propensities' }
           : { kind: 'feedback', metric: refusal.metric, share: null },
       ]
+    case 'conversations':
+      return [{ kind: 'first-turns' }]
+    case 'answers':
+      return refusal.reexecuted.problem ? [{ kind: 'ask-again', problem: refusal.reexecuted.problem }] : []
     case 'no-outcomes':
       return [{ kind: 'feedback', metric: refusal.metric, share: null }]
     case 'missing-outcomes':
@@ -144,7 +191,7 @@ export const mend = (evidence: Evidence, refusal: Refusal): Remedy[] => {
       return [explore(evidence, refusal), reexecute(evidence)]
     case 'sample-size': {
       if (!(refusal.ess > 0) || evidence.diagnostics.unsupported.mass > unsupportedMassMax) return []
-      const factor = thinFactor(gateOf(evidence).filter(({ result }) => result.rows > 0))
+      const factor = thinFactor(byLog(gateOf(evidence)).filter(({ result }) => result.rows > 0))
       const rows = Math.min(rowsPlannedMax, Math.ceil(evidence.rows * (factor - 1)))
       return [{ kind: 'rows', rows, days: daysFor(evidence, rows), leaning: null }, reexecute(evidence)]
     }

@@ -5,6 +5,9 @@ import type { Diagnostics } from '../estimate/diagnostics.ts'
 import { type MetricResult, roundingShare } from '../estimate/evaluate.ts'
 import type { MetricName } from '../estimate/metrics.ts'
 import {
+  answersDecideFrom,
+  byAnswers,
+  byLog,
   changeEssOf,
   disagrees,
   type Evidence,
@@ -15,6 +18,7 @@ import {
   type GatePart,
   gainOf,
   gateOf,
+  isAsked,
   missingAmountsMax,
   type Refusal,
   unsupportedMassMax,
@@ -26,8 +30,8 @@ export type Verdict = {
   readonly exitCode: 0 | 1 | 2 | 3
   readonly refusals: readonly Refusal[]
   readonly findings: readonly Finding[]
-  /** Why the evidence, though valid, is too thin to decide: the effective size of the whole, or of the change. */
-  readonly thin: { readonly of: 'all' | 'change'; readonly ess: number } | null
+  /** Why the evidence, though valid, is too thin to decide: the effective size of the whole, of the change, or too few answers. */
+  readonly thin: { readonly of: 'all' | 'change' | 'answers'; readonly ess: number } | null
   /** True when the candidate's probabilities are production's on every row. */
   readonly unchanged: boolean
   readonly remedies: readonly Remedy[]
@@ -50,12 +54,12 @@ export const judge = (evidence: Evidence): Verdict => {
     ...base,
     kind: 'inconclusive',
     exitCode: 2,
-    remedies: unchanged ? [] : settle(evidence, gate, findings, thin !== null),
+    remedies: unchanged ? [] : settle(evidence, gate, findings, thin),
   }
 }
 
 const refusalsOf = (evidence: Evidence, gate: readonly GatePart[]): Refusal[] => {
-  const { verification, impossible, diagnostics, rows } = evidence
+  const { verification, impossible, diagnostics, rows, conversations, reexecuted } = evidence
   const { differing, unverifiable, records, groups } = verification
   const refusals: Refusal[] = []
   if (differing > 0) refusals.push({ kind: 'fidelity', differing, records, groups })
@@ -64,27 +68,38 @@ const refusalsOf = (evidence: Evidence, gate: readonly GatePart[]): Refusal[] =>
   const [example] = impossible.examples
   if (example) refusals.push({ kind: 'impossible-probabilities', count: impossible.count, example })
   if (rows === 0) return [...refusals, { kind: 'no-rows' }]
-  const { mass } = diagnostics.unsupported
-  const hasSupport = mass <= unsupportedMassMax
-  if (!hasSupport) refusals.push({ kind: 'zero-support', ...diagnostics.unsupported })
-  const judged = gate.filter(({ result }) => result.rows > 0)
+  const { laterTurns, share, declined } = conversations
+  if (declined) refusals.push({ kind: 'conversations', laterTurns, share })
+  if (reexecuted?.problem) refusals.push({ kind: 'answers', reexecuted, candidate: evidence.candidate })
+  // Where all is judged by answers asked anew, no logged probability is used, and none need be doubted.
+  const logged = byLog(gate)
+  const hasSupport = diagnostics.unsupported.mass <= unsupportedMassMax
+  if (!hasSupport && logged.length > 0) refusals.push({ kind: 'zero-support', ...diagnostics.unsupported })
+  const judged = logged.filter(({ result }) => result.rows > 0)
   for (const { result } of gate) if (result.rows === 0) refusals.push({ kind: 'no-outcomes', metric: result.metric })
-  refusals.push(...auditRefusals(diagnostics, judged))
+  if (logged.length > 0) refusals.push(...auditRefusals(diagnostics, judged))
   const smallest = judged.toSorted((a, b) => essOf([a]) - essOf([b]))[0]
   if (smallest && !(essOf([smallest]) >= essRefusedBelow))
     refusals.push({ kind: 'sample-size', metric: smallest.result.metric, ess: essOf([smallest]) })
   // Where much was never tried, DR and SNIPS speak of different things, and their distance says nothing.
   if (hasSupport) for (const part of judged) refusals.push(...doubtsOf(evidence, part))
+  for (const { result } of byAnswers(gate)) refusals.push(...missingAmounts(evidence, result))
   return refusals
+}
+
+/** An amount that is not known for too many rows under either policy; nobody can vouch for what could not be asked anew. */
+const missingAmounts = ({ missingAtRandom }: Evidence, result: MetricResult): Refusal[] => {
+  const { metric, bounds, missingUnder } = result
+  const share = Math.max(missingUnder.candidate, missingUnder.production)
+  const isVouched = missingAtRandom && !(isAsked(result) && missingUnder.candidate > missingAmountsMax)
+  if (bounds !== null || share <= missingAmountsMax || isVouched) return []
+  return [{ kind: 'missing-outcomes', metric, share }]
 }
 
 /** What speaks against the figures of one metric, given that the probabilities are sound. */
 const doubtsOf = (evidence: Evidence, part: GatePart): Refusal[] => {
-  const { metric, bounds, missingUnder, unpredicted, estimators, drSupported, disagreementSe } = part.result
-  const refusals: Refusal[] = []
-  const share = Math.max(missingUnder.candidate, missingUnder.production)
-  if (bounds === null && !(share <= missingAmountsMax) && !evidence.missingAtRandom)
-    refusals.push({ kind: 'missing-outcomes', metric, share })
+  const { metric, unpredicted, estimators, drSupported, disagreementSe } = part.result
+  const refusals = missingAmounts(evidence, part.result)
   if (unpredicted) refusals.push({ kind: 'unpredicted', metric, mass: evidence.diagnostics.unsupported.mass })
   const [dr, snips] = [drSupported, estimators.snips.value]
   if (disagrees(part, evidence.margin)) refusals.push({ kind: 'disagreement', metric, se: disagreementSe, dr, snips })
@@ -100,9 +115,11 @@ const auditRefusals = (whole: Diagnostics, gate: readonly GatePart[]): Refusal[]
   return gate.flatMap(({ result }) => (result.diagnostics === whole ? [] : failed(result.diagnostics, result.metric)))
 }
 
-/** Evidence that is valid but too thin to decide: below 250 in all, or for what the candidate does more often. */
+/** Evidence that is valid but too thin to decide: below 250 in all, or for what the candidate does more often; below 100 answers. */
 const thinness = (gate: readonly GatePart[]): Verdict['thin'] => {
-  const [all, change] = [essOf(gate), changeEssOf(gate)]
+  const answers = changeEssOf(byAnswers(gate))
+  if (answers < answersDecideFrom) return { of: 'answers', ess: answers }
+  const [all, change] = [essOf(byLog(gate)), changeEssOf(byLog(gate))]
   if (!(all >= essDecidesFrom)) return { of: 'all', ess: all }
   return change >= essDecidesFrom ? null : { of: 'change', ess: change }
 }

@@ -3,15 +3,15 @@
 import { randomUUID } from 'node:crypto'
 import { appendFile, readFile, writeFile } from 'node:fs/promises'
 import type { Command } from 'commander'
-import { type CandidateOptions, candidateCommand, example, exitWith } from '../log-command.ts'
+import { candidateCommand, example, exitWith } from '../log-command.ts'
 import { replayDefaults } from '../run.ts'
-import { replayOf } from '../run-command.ts'
+import { type ReplayOfOptions, replayOf, withAnswers } from '../run-command.ts'
 import { type GateResult, judgeGate } from './gate.ts'
 import { type Gate, GateError, gateOptions, parseGate } from './gate-file.ts'
 import { gateJunit, gateMarkdown, gateSummary, gateText } from './gate-report.ts'
 import { recordReplay } from './ledger.ts'
 
-type Options = CandidateOptions & {
+type Options = ReplayOfOptions & {
   readonly gate: string
   readonly junit?: string
   readonly summary?: string
@@ -20,7 +20,7 @@ type Options = CandidateOptions & {
 }
 
 export const gateCommand = (): Command =>
-  candidateCommand('gate')
+  withAnswers(candidateCommand('gate'))
     .description(
       'Hold a candidate policy against a gate file, for CI (exit 0 promote, 1 reject, 2 undecided, 3 evidence invalid).',
     )
@@ -44,7 +44,7 @@ const runGate = async (options: Options): Promise<number> => {
 }
 
 /** Runs the replay that a gate asks for, and judges it. Throws what the input got wrong. */
-export const judged = async (options: CandidateOptions, gate: Gate): Promise<GateResult> =>
+export const judged = async (options: ReplayOfOptions, gate: Gate): Promise<GateResult> =>
   judgeGate(await replayOf(options, { ...replayDefaults, ...gateOptions(gate) }), gate)
 
 /** Reads and parses a gate file. Throws a GateError. */

@@ -2,7 +2,15 @@
 // own finding and stands; here every metric has its own margin, and a team may ask for more evidence than a replay must have.
 import { roundingShare } from '../estimate/evaluate.ts'
 import { type MetricName, metrics } from '../estimate/metrics.ts'
-import { changeEssOf, essOf, essRefusedBelow, type GatePart, gainOf, missingAmountsMax } from '../judge/gate.ts'
+import {
+  changeEssOf,
+  essOf,
+  essRefusedBelow,
+  type GatePart,
+  gainOf,
+  isBeyondAnswers,
+  missingAmountsMax,
+} from '../judge/gate.ts'
 import type { Replay } from '../run.ts'
 import { type Gate, judgedMetrics, toleratedBy } from './gate-file.ts'
 
@@ -46,7 +54,9 @@ export const judgeGate = (replay: Replay, gate: Gate): GateResult => {
   if (replay.verdict.kind === 'refused') return { ...base, kind: 'refused', exitCode: 3, conditions: [] }
   const parts = judgedMetrics(gate).flatMap((metric): GatePart[] => {
     const result = replay.metrics.find((of) => of.metric === metric)
-    return result ? [{ role: metric === gate.goal ? 'goal' : 'guardrail', result }] : []
+    return result && !isBeyondAnswers(result, replay.metrics)
+      ? [{ role: metric === gate.goal ? 'goal' : 'guardrail', result }]
+      : []
   })
   const requirements = requirementsOf(replay, gate, parts)
   const conditions = [...parts.map((part) => judgePart(gate, part)), ...requirements]

@@ -5,12 +5,12 @@ import { createReadStream } from 'node:fs'
 import { open } from 'node:fs/promises'
 import { type ClickHouseClient, ClickHouseLogLevel, createClient } from '@clickhouse/client'
 import type { DecisionRecord } from '../../router/policy/record.ts'
-import { sqlString } from '../../router/policy/sql-text.ts'
 import type { LoggedPolicy } from '../redecide/verify.ts'
 import { parseRecord, SourceError } from './parse.ts'
 import { recordColumns, recordsOf } from './rows.ts'
+import { conditions, isSelected, parametersOf, type Selection } from './selection.ts'
 
-export { SourceError }
+export { type Selection, SourceError }
 
 const lineBytesMax = 1 << 20
 const byteOrderMark = /^\uFEFF/
@@ -20,9 +20,7 @@ const batchRecords = 512
 /** Rows of a slice, as long as they do not share one moment. */
 const sliceRows = 32_768
 const sliceBytesMax = 2 ** 30
-
-/** Which records: by time (ISO 8601; from inclusive, to exclusive) and by logged policy, by name or by hash or its start. */
-export type Selection = { readonly from?: string; readonly to?: string; readonly against?: string }
+const never = '2262-04-11 00:00:00'
 
 export type Source = {
   readonly name: string
@@ -35,34 +33,21 @@ export type Source = {
   readonly slices: (() => AsyncIterable<Slice>) | null
   /** Asks the server about the same records, `selected` in SQL being their condition; null where there is none to ask. */
   readonly ask: (<Row>(sql: (selected: string) => string) => Promise<Row[]>) | null
-  /** The selected records with these ids, all of them UUIDs; null where there is no server to ask. */
-  readonly find: ((ids: readonly string[]) => Promise<DecisionRecord[]>) | null
+  /** The few of these records that a condition in SQL holds for; null where there is no server to ask. */
+  readonly find: ((condition: string) => Promise<DecisionRecord[]>) | null
   readonly policies: () => Promise<LoggedPolicy[]>
   readonly close: () => Promise<void>
 }
 
-/** Some of the rows of a ClickHouse source, in a buffer of their own; `rows` still counts rows that replace one another. */
-export type Slice = { readonly bytes: ArrayBuffer; readonly rows: number }
+/**
+ * Some of the rows of a ClickHouse source, in a buffer of their own; `rows` still counts rows that replace one another, and `end`
+ * is the moment before which they were decided.
+ */
+export type Slice = { readonly bytes: ArrayBuffer; readonly rows: number; readonly end: string }
 
 /** Opens a ClickHouse URL or an NDJSON file. */
 export const openSource = (where: string, selection: Selection = {}): Source =>
   /^https?:\/\//.test(where) ? clickhouseSource(where, selection) : fileSource(where, selection)
-
-const isSelected = ({ time, policy }: DecisionRecord, { from, to, against }: Selection): boolean => {
-  const at = Date.parse(time)
-  if (from !== undefined && at < Date.parse(from)) return false
-  if (to !== undefined && at >= Date.parse(to)) return false
-  return against === undefined || policy.name === against || isHash(policy.hash, against)
-}
-
-const hashPrefix = 'sha256:'
-const hashLengthMin = 8
-
-/** Whether `wanted` is a hash or the first eight or more digits of it, with or without `sha256:`. */
-const isHash = (hash: string, wanted: string): boolean => {
-  const digits = wanted.replace(hashPrefix, '')
-  return digits.length >= hashLengthMin && hash.replace(hashPrefix, '').startsWith(digits)
-}
 
 function* batched(records: Iterable<DecisionRecord>): Generator<readonly DecisionRecord[]> {
   let batch: DecisionRecord[] = []
@@ -169,28 +154,25 @@ async function* lines(path: string): AsyncGenerator<{ line: string; bytesRead: n
   if (restBytes > 0) yield { line: Buffer.concat(rest).toString('utf8'), bytesRead: stream.bytesRead }
 }
 
-const conditions = ({ from, to, against }: Selection): string =>
-  [
-    from === undefined ? '' : 'AND decision_time >= parseDateTime64BestEffort({from: String}, 9)',
-    to === undefined ? '' : 'AND decision_time < parseDateTime64BestEffort({to: String}, 9)',
-    against === undefined
-      ? ''
-      : `AND (policy_name = {against: String} OR (length({digits: String}) >= ${hashLengthMin} AND startsWith(replaceOne(policy_hash, '${hashPrefix}', ''), {digits: String})))`,
-  ].join(' ')
-
 /** Rows that are records: those without one are spans of something else. */
 const isRecord = "(irregular IS NULL OR irregular != '')"
 
 const clickhouseSource = (url: string, selection: Selection): Source => {
   const client = createClient({ url, request_timeout: requestTimeoutMs, log: { level: ClickHouseLogLevel.OFF } })
-  const query_params = { ...selection, digits: selection.against?.replace(hashPrefix, '') ?? '' }
+  const query_params = parametersOf(selection)
   const ask = <T>(query: string) => answer<T>(client, url, { query_params, query })
+  const within = (start: string, end: string, also = ''): Promise<ArrayBuffer> =>
+    bytesOf(client, url, {
+      query: sliceSql(`${conditions(selection)} ${also}`),
+      query_params: { ...query_params, start, end },
+    })
   const slices = async function* (): AsyncGenerator<Slice> {
     const starts = await ask<{ start: string; end: string; rows: number }>(startsSql(conditions(selection)))
-    const read = async ({ start, end, rows }: (typeof starts)[number]): Promise<Slice> => {
-      const query = sliceSql(conditions(selection))
-      return { bytes: await bytesOf(client, url, { query, query_params: { ...query_params, start, end } }), rows }
-    }
+    const read = async ({ start, end, rows }: (typeof starts)[number]): Promise<Slice> => ({
+      bytes: await within(start, end),
+      rows,
+      end,
+    })
     // The next slice is made while this one is used.
     let next = starts[0] && read(starts[0])
     for (const [at] of starts.entries()) {
@@ -220,10 +202,7 @@ const clickhouseSource = (url: string, selection: Selection): Source => {
     records: (onProgress) => flattened(batches(onProgress)),
     slices,
     ask: (sql) => ask(sql(`${isRecord} ${conditions(selection)}`)),
-    find: async (ids) => {
-      const query = sliceSql(`${conditions(selection)} AND decision_id IN (${ids.map(sqlString).join(', ')})`)
-      return [...recordsOf(await bytesOf(client, url, { query, query_params: { ...query_params, ...always } }))]
-    },
+    find: async (condition) => [...recordsOf(await within('1900-01-01 00:00:00', never, `AND ${condition}`))],
     policies: () => ask<LoggedPolicy>('SELECT hash, name, source FROM otel.policies FINAL'),
     close: () => client.close(),
   }
@@ -233,7 +212,7 @@ const clickhouseSource = (url: string, selection: Selection): Source => {
 const startsSql = (where: string): string => `
   WITH (SELECT arraySort(groupArray(decision_time)) FROM otel.routing_decisions WHERE 1 ${where}) AS times,
     arrayDistinct(arrayMap(at -> times[at], range(1, length(times) + 1, ${sliceRows}))) AS starts
-  SELECT toString(start) AS start, if(at = length(starts), '2262-04-11 00:00:00', toString(starts[at + 1])) AS end,
+  SELECT toString(start) AS start, if(at = length(starts), '${never}', toString(starts[at + 1])) AS end,
     toFloat64(least(${sliceRows}, length(times) - (at - 1) * ${sliceRows})) AS rows
   FROM (SELECT 1) ARRAY JOIN starts AS start, arrayEnumerate(starts) AS at ORDER BY at`
 
@@ -255,8 +234,6 @@ const sliceSql = (where: string): string => {
     ) AS f ON d.id = f.judged
     FORMAT Native`
 }
-
-const always = { start: '1900-01-01 00:00:00', end: '2262-04-11 00:00:00' }
 
 /** The whole answer to a query in a buffer of its own. */
 const bytesOf = (

@@ -80,6 +80,8 @@ export type Clusters = {
   /** The same by the hash of the policy that decided. */
   readonly keysOfPolicy: ReadonlyMap<string, readonly ClusterKey[]>
   readonly count: number
+  /** Rows that are not the first of their session. */
+  readonly laterTurns: number
   readonly groupCount: number
   /** Hash of a key → hash of its cluster, where these differ. */
   readonly rootOf: ReadonlyMap<number, number>
@@ -93,6 +95,7 @@ export const startClusters = (policies: Iterable<LoggedPolicy>) => {
   const keysOfPolicy = new Map<string, readonly ClusterKey[]>()
   const seen = hashSet()
   const parents = new Map<number, number>()
+  let laterTurns = 0
   const link = (one: number, other: number): void => {
     const [a, b] = [leaderOf(parents, one), leaderOf(parents, other)]
     // The least hash leads, so that the leader does not depend on the order of the rows.
@@ -105,7 +108,8 @@ export const startClusters = (policies: Iterable<LoggedPolicy>) => {
     const keys = keysOfPolicy.get(hash) ?? keysOf(sources.get(hash))
     keysOfPolicy.set(hash, keys)
     const first = firstHash(record, keys)
-    seen.add(first)
+    // A row with a session is known by it first of all.
+    if (!seen.add(first) && record.session !== '') laterTurns++
     if (keys.length > 1)
       for (const key of keys) {
         const value = keyOf(record, key)
@@ -129,6 +133,7 @@ export const startClusters = (policies: Iterable<LoggedPolicy>) => {
       ),
       keysOfPolicy,
       count,
+      laterTurns,
       groupCount: groupCountOf(count),
       rootOf,
       groupOf: named && new Map(Array.from(named, (root, at) => [root, at])),

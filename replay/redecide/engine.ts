@@ -10,6 +10,7 @@ import type { Objective } from '../estimate/metrics.ts'
 import { SourceError } from '../read/parse.ts'
 import { recordsOf } from '../read/rows.ts'
 import type { Slice, Source } from '../read/source.ts'
+import type { Reexecuted } from '../reexec/answers.ts'
 import { type Checkpoint, checkpointAt } from './checkpoint.ts'
 import { type Gathered, mergeGathered, startGathering } from './gather.ts'
 import { gatherSql } from './gather-sql.ts'
@@ -44,6 +45,8 @@ export type EngineOptions = {
   readonly onDeclined?: (because: string) => void
   /** How many threads decide; by default as many as there are cores. */
   readonly threads?: number
+  /** Answers asked anew for the candidate's own choices; rows are then looked up by their ids, which SQL declines. */
+  readonly reexecuted?: Reexecuted | null
   /** A file that keeps what was added up, so that a replay that was stopped can be gone on with. */
   readonly checkpoint?: string
   /** How many slices are gathered before that is written; about a million rows by default. */
@@ -74,14 +77,17 @@ export const surveyLog = async (
     const inSql = await gatherWhereDataIs(source, asked, policies, candidates, options)
     if (inSql) return inSql
     const { slices } = source
+    const { reexecuted = null } = options
     // The first of two records with one id counts, and only one thread knows which that is.
     if (slices && survey.duplicates === 0) {
       const sources = candidates.map((policy) => policy.source)
       const file = options.checkpoint
-      const checkpoint = file === undefined ? null : checkpointAt(file, source.name, survey, sources)
-      return gatherInRounds({ survey, policies, candidates: sources }, slices(), threads, checkpoint, options)
+      const made = reexecuted ? [...sources, reexecuted.digest] : sources
+      const checkpoint = file === undefined ? null : checkpointAt(file, source.name, survey, made)
+      const input = { survey, policies, candidates: sources, reexecuted }
+      return gatherInRounds(input, slices(), threads, checkpoint, options)
     }
-    const gathering = startGathering(survey, shelve(policies, survey.features), candidates)
+    const gathering = startGathering(survey, shelve(policies, survey.features), candidates, reexecuted)
     await each(read(), gathering.add, 'decide', options.onProgress)
     return gathering.close()
   }
@@ -94,10 +100,11 @@ const gatherWhereDataIs = async (
   survey: Survey | null,
   policies: readonly LoggedPolicy[],
   candidates: readonly Policy[],
-  { engine = 'js', onDeclined }: EngineOptions,
+  { engine = 'js', reexecuted = null, onDeclined }: EngineOptions,
 ): Promise<Gathered | null> => {
   if (engine === 'js') return null
   try {
+    if (reexecuted) throw new SqlDeclined('answers asked anew, which are known by the ids of their rows')
     if (!survey) throw new SqlDeclined(source.ask ? unusual : 'a log that is not in ClickHouse')
     return await gatherSql(source, survey, policies, candidates)
   } catch (error) {
@@ -170,8 +177,9 @@ const gatherInRounds = async (
   checkpoint: Checkpoint | null,
   { onProgress, roundSlices = roundSlicesDefault }: EngineOptions,
 ): Promise<Gathered> => {
-  const { slices: done, gathered: kept } = (await checkpoint?.load()) ?? { slices: 0, gathered: null }
-  let [gathered, taken, rows] = [kept, 0, 0]
+  const { ends: before, gathered: kept } = (await checkpoint?.load()) ?? { ends: [], gathered: null }
+  let [gathered, rows] = [kept, 0]
+  const ends: string[] = []
   const iterator = slices[Symbol.asyncIterator]()
   for (let isOver = false; !isOver; ) {
     const round = async function* (): AsyncGenerator<Slice> {
@@ -183,13 +191,17 @@ const gatherInRounds = async (
         }
         rows += next.value.rows
         onProgress?.({ pass: 'decide', rows })
-        if (taken++ >= done) yield next.value
+        const known = before[ends.length]
+        ends.push(next.value.end)
+        if (known === undefined) yield next.value
+        else if (known !== next.value.end) throw checkpoint?.changed()
       }
     }
     const more = await gatherInThreads(input, round(), threads)
     gathered = gathered ? mergeGathered(gathered, more) : more
-    if (!isOver && taken > done) await checkpoint?.save(taken, gathered)
+    if (!isOver && ends.length > before.length) await checkpoint?.save(ends, gathered)
   }
+  if (ends.length < before.length) throw checkpoint?.changed()
   await checkpoint?.clear()
   return gathered as Gathered
 }
@@ -225,6 +237,7 @@ const thread = (input: WorkerInput) => {
   // Whoever waits for a place is told of a failure, too; nobody may be waiting.
   result.promise.catch(() => wake())
   worker.on('error', result.reject)
+  worker.on('exit', (code) => result.reject(new Error(`deciding again: a thread ended before its work, with ${code}`)))
   worker.on('message', (answer: WorkerAnswer) => {
     if (answer.kind === 'gathered') result.resolve(answer.gathered)
     else if (answer.kind === 'failed')
@@ -237,13 +250,14 @@ const thread = (input: WorkerInput) => {
   const member = {
     /** Resolves to itself as soon as it has room for a slice; rejects when the thread failed. */
     free: async () => {
-      while (waiting >= slicesAhead) {
+      for (;;) {
+        // A thread that failed makes no more room, whether or not somebody waited for it then.
+        await Promise.race([result.promise, Promise.resolve()])
+        if (waiting < slicesAhead) return member
         await new Promise<void>((resolve) => {
           wake = resolve
         })
-        await Promise.race([result.promise, Promise.resolve()])
       }
-      return member
     },
     send: (task: Exclude<WorkerTask, 'end'>): void => {
       waiting++

@@ -2,13 +2,13 @@
 // and one for each candidate; what comes back is what going through all records gives, so everything after is the same code.
 // What cannot be said in SQL is declined by name, and the records are read instead.
 import type { Policy } from '../../router/policy/policy.ts'
-import { compilePolicySql } from '../../router/policy/sql.ts'
+import { compilePolicySql, type PolicySql } from '../../router/policy/sql.ts'
 import { SqlDeclined } from '../../router/policy/sql-text.ts'
 import type { Source } from '../read/source.ts'
 import { chunkOf, type Fit, fitOf } from './chunk.ts'
 import type { Gathered } from './gather.ts'
-import { type CandidateRow, candidateSql, namedIds, readCandidate } from './gather-sql/candidate.ts'
-import { rowsSql } from './gather-sql/columns.ts'
+import { candidateSql, namedRows, readCandidate } from './gather-sql/candidate.ts'
+import { rowsSql, type SumsRow } from './gather-sql/columns.ts'
 import { verifySql } from './gather-sql/fidelity.ts'
 import { logSql, readLog } from './gather-sql/log.ts'
 import type { Survey } from './survey.ts'
@@ -45,20 +45,24 @@ export const gatherSql = async (
   const log = readLog(fit, await oneRow(ask, survey, (selected) => logSql(fit, selected)))
   const tallies: CandidateTally[] = []
   for (const [at, candidate] of candidates.entries()) {
-    const policy = compiled[at] as (typeof compiled)[number]
-    const row = await oneRow(ask, survey, (selected) => candidateSql(fit, policy, rowsSql(fit, selected)))
+    const policy = compiled[at] as PolicySql
+    const row = await candidateRow(ask, fit, policy)
     tallies.push({ ...readCandidate(fit, row), ...(await named(find, fit, candidate, row)) })
   }
   return { log, tallies, verification }
 }
 
+/** Most candidates choose only what production tries, too, and then half of what the query looks up is not needed. */
+const candidateRow = async (ask: Ask, fit: Fit, policy: PolicySql): Promise<SumsRow> => {
+  const askFor = (hasUntried: boolean) =>
+    oneRow(ask, fit.survey, (selected) => candidateSql(fit, policy, rowsSql(fit, selected), hasUntried))
+  const row = await askFor(false)
+  return row.untried_rows === 0 ? row : askFor(true)
+}
+
 /** A query's only row, which must be of all rows that the survey saw. */
-const oneRow = async <Row extends CandidateRow>(
-  ask: Ask,
-  { rows }: Survey,
-  sql: (selected: string) => string,
-): Promise<Row> => {
-  const [row] = await ask<Row>((selected) => {
+const oneRow = async (ask: Ask, { rows }: Survey, sql: (selected: string) => string): Promise<SumsRow> => {
+  const [row] = await ask<SumsRow>((selected) => {
     const query = sql(selected)
     if (query.length > querySizeMax)
       throw new SqlDeclined(`a query of ${query.length} characters: it has too many models and kinds of requests`)
@@ -74,11 +78,11 @@ const named = async (
   find: Find,
   fit: Fit,
   candidate: Policy,
-  row: CandidateRow,
+  row: SumsRow,
 ): Promise<Pick<CandidateTally, 'sample' | 'movers'>> => {
   const tally = startTally(fit.survey)
-  const ids = namedIds(row)
-  if (ids.length > 0) tallyCandidate(fit, chunkOf(fit, await find(ids)), candidate, tally)
+  const rows = namedRows(row)
+  if (rows !== null) tallyCandidate(fit, chunkOf(fit, await find(rows)), candidate, tally)
   const { sample, movers } = tally
   return { sample, movers }
 }

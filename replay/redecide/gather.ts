@@ -2,6 +2,7 @@
 // The same function serves records in memory, a worker thread, and one thread alone.
 import type { Policy } from '../../router/policy/policy.ts'
 import type { DecisionRecord } from '../../router/policy/record.ts'
+import type { Reexecuted } from '../reexec/answers.ts'
 import { chunkOf, fitOf } from './chunk.ts'
 import { deduplication, type Survey } from './survey.ts'
 import {
@@ -34,7 +35,12 @@ export type Gathered = {
 }
 
 /** Goes through records of a surveyed log. The first record of a repeated id counts, so such a log takes one gatherer. */
-export const startGathering = (survey: Survey, shelf: PolicyShelf, candidates: readonly Policy[]) => {
+export const startGathering = (
+  survey: Survey,
+  shelf: PolicyShelf,
+  candidates: readonly Policy[],
+  reexecuted: Reexecuted | null = null,
+) => {
   const fit = fitOf(survey)
   const isNew = deduplication(survey)
   const log = startLogTally(survey)
@@ -46,7 +52,7 @@ export const startGathering = (survey: Survey, shelf: PolicyShelf, candidates: r
     waiting = []
     tallyLog(fit, chunk, log)
     for (const [at, candidate] of candidates.entries())
-      tallyCandidate(fit, chunk, candidate, tallies[at] as CandidateTally)
+      tallyCandidate(fit, chunk, candidate, tallies[at] as CandidateTally, reexecuted)
   }
   return {
     add: (record: DecisionRecord): void => {

@@ -2,14 +2,21 @@
 // are summed in the first look at a log, so that the second can correct the judge by people.
 import type { DecisionRecord } from '../../router/policy/record.ts'
 import { metricNames, metrics, type Objective } from '../estimate/metrics.ts'
-import { addJudged, type JudgeSums, type Judging, judgeSums, judgingOf, qualityBy } from '../estimate/prediction-powered.ts'
+import {
+  addJudged,
+  type JudgeSums,
+  type Judging,
+  judgeSums,
+  judgingOf,
+  qualityBy,
+} from '../estimate/prediction-powered.ts'
 
 const qualityAt = metricNames.indexOf('quality')
 
 const numberOf = (value: number | null | undefined): number => value ?? Number.NaN
 
 /** Both opinions on quality, by arm in the order of first sight. */
-const startOpinions = () => {
+export const startOpinions = () => {
   const arms: JudgeSums[] = []
   let byPeople = 0
   return {

@@ -105,8 +105,9 @@ const clustersOf = async (
   ask: Ask,
   keysOfPolicy: ReadonlyMap<string, readonly ClusterKey[]>,
 ): Promise<Survey['clusters']> => {
-  const [found] = await ask<{ count: string; some: string[] }>(
+  const [found] = await ask<{ count: string; later: string; some: string[] }>(
     (selected) => `SELECT toString(uniqExact(${clusterSql})) AS count,
+      toString(countIf(session != '') - uniqExactIf(session, session != '')) AS later,
       arrayMap(c -> toString(c), arraySort(groupUniqArray(${groupsMax + 1})(${clusterSql}))) AS some
     FROM otel.routing_decisions FINAL WHERE ${selected}`,
   )
@@ -115,6 +116,7 @@ const clustersOf = async (
     keys: ['session'],
     keysOfPolicy,
     count,
+    laterTurns: Number(found?.later ?? 0),
     groupCount: groupCountOf(count),
     rootOf: new Map(),
     groupOf: count > groupsMax ? null : new Map(found?.some.map((cluster, at) => [Number(cluster), at])),

@@ -34,14 +34,31 @@ export const scalarAt = indexed(
   'changedRows',
   'weightVariance',
   'excessVariance',
+  // Rows that belong to a session, and those of them that the candidate decides otherwise.
+  'turns',
+  'changedTurns',
 )
 /** Sums by group over all rows, whatever their outcomes. */
 export const wholeAt = indexed('n', 'w', 'u', 'x', 'xe')
 /** Sums by metric. */
 export const byMetricAt = indexed('missing', 'missingWeight', 'weightVariance', 'excessVariance', 'unpredicted')
-export const [scalarCount, wholeCount, byMetricCount] = [scalarAt, wholeAt, byMetricAt].map(
-  (names) => Object.keys(names).length,
-) as [number, number, number]
+/**
+ * Where changed decisions were asked anew. Over all rows: how many were asked and could not be, Σ k of those asked and of those that
+ * could not be and were never tried, Σ k² (1 − ρ) / ρ² of those asked, and rows that the answers contradict.
+ */
+export const askedAt = indexed('asked', 'unasked', 'paid', 'untried', 'variance', 'strangers')
+/** By group, over changed decisions that could be asked: Σ k, and Σ k I / ρ. */
+export const frameAt = indexed('n', 'asked')
+/** By metric, over answers in which it is known: how many, Σ k / ρ and Σ (k / ρ)². */
+export const answeredAt = indexed('count', 'weight', 'squares')
+export const [scalarCount, wholeCount, byMetricCount, askedCount, frameCount, answeredCount] = [
+  scalarAt,
+  wholeAt,
+  byMetricAt,
+  askedAt,
+  frameAt,
+  answeredAt,
+].map((names) => Object.keys(names).length) as [number, number, number, number, number, number]
 
 /** A decision that the candidate makes otherwise, drawn by a hash of its id. */
 export type Changed = { readonly rank: number; readonly record: DecisionRecord; readonly decision: Decision }
@@ -67,6 +84,13 @@ export type CandidateTally = {
   readonly rewardLeast: Float64Array
   readonly rewardMost: Float64Array
   readonly extremes: { weightMax: number }
+  /** All zero where nothing was asked anew. */
+  readonly asked: Float64Array
+  readonly frame: Float64Array
+  readonly answered: Float64Array
+  /** By metric: the least and the greatest outcome among the answers. */
+  readonly answerLeast: Float64Array
+  readonly answerMost: Float64Array
   /** Σ k π_e where π_b = 0, by arm. */
   readonly untriedArms: Float64Array
   /** At from × arms + to. */
@@ -95,6 +119,11 @@ export const startTally = ({ clusters, armNames }: Survey): CandidateTally => {
     rewardLeast: new Float64Array(metricCount).fill(Infinity),
     rewardMost: new Float64Array(metricCount).fill(-Infinity),
     extremes: { weightMax: 0 },
+    asked: new Float64Array(askedCount),
+    frame: new Float64Array(groups * frameCount),
+    answered: new Float64Array(metricCount * answeredCount),
+    answerLeast: new Float64Array(metricCount).fill(Infinity),
+    answerMost: new Float64Array(metricCount).fill(-Infinity),
     untriedArms: new Float64Array(arms),
     moves: new Float64Array(arms * arms),
     overlap: new Float64Array(overlapBins),
@@ -152,6 +181,9 @@ const added = [
   'whole',
   'scalars',
   'byMetric',
+  'asked',
+  'frame',
+  'answered',
   'untriedArms',
   'moves',
   'overlap',
@@ -165,8 +197,10 @@ export const mergeTallies = (to: CandidateTally, from: CandidateTally): void => 
   for (const column of added) addAll(to[column], from[column])
   for (const [at, bins] of to.bins.entries()) mergeBins(bins, from.bins[at] as Bins)
   for (let metric = 0; metric < metricCount; metric++) {
-    to.rewardLeast[metric] = Math.min(to.rewardLeast[metric] as number, from.rewardLeast[metric] as number)
-    to.rewardMost[metric] = Math.max(to.rewardMost[metric] as number, from.rewardMost[metric] as number)
+    for (const least of ['rewardLeast', 'answerLeast'] as const)
+      to[least][metric] = Math.min(to[least][metric] as number, from[least][metric] as number)
+    for (const most of ['rewardMost', 'answerMost'] as const)
+      to[most][metric] = Math.max(to[most][metric] as number, from[most][metric] as number)
   }
   to.extremes.weightMax = Math.max(to.extremes.weightMax, from.extremes.weightMax)
   for (const changed of from.sample) keepFirst(to.sample, changed, sampleMax)

@@ -4,6 +4,7 @@ import type { Policy } from '../../router/policy/policy.ts'
 import type { Decision } from '../../router/policy/record.ts'
 import { metricCount, metricNames } from '../estimate/metrics.ts'
 import { add, addBounds, addCompared, addTerms, termCount } from '../estimate/terms.ts'
+import type { Reexecuted } from '../reexec/answers.ts'
 import { addSpread, type Chunk, type Fit } from './chunk.ts'
 import {
   byMetricAt,
@@ -23,9 +24,16 @@ import {
   wholeAt,
   wholeCount,
 } from './tallies.ts'
+import { tallyAsked } from './tally-asked.ts'
 
-/** Decides the chunk's rows again under `policy` and adds what comes out. */
-export const tallyCandidate = (fit: Fit, chunk: Chunk, policy: Policy, tally: CandidateTally): void => {
+/** Decides the chunk's rows again under `policy` and adds what comes out, with the answers asked anew where there are some. */
+export const tallyCandidate = (
+  fit: Fit,
+  chunk: Chunk,
+  policy: Policy,
+  tally: CandidateTally,
+  reexecuted: Reexecuted | null = null,
+): void => {
   const measured = metricNames.flatMap((_, metric) => (fit.models[metric] ? [metric] : []))
   const row = startRow()
   for (let at = 0; at < chunk.rows; at++) {
@@ -37,6 +45,7 @@ export const tallyCandidate = (fit: Fit, chunk: Chunk, policy: Policy, tally: Ca
     addPlaces(fit, chunk, at, row, tally)
     addSpread(fit, chunk, at, row.w, tally.bins)
     for (const metric of measured) addMetric(fit, chunk, at, metric, row, tally)
+    if (reexecuted) tallyAsked(fit, chunk, at, measured, decision.chosen, row, reexecuted, tally)
     if (row.isSame) continue
     const rank = chunk.lot[at] as number
     if (isSampled(tally, rank)) keepSampled(tally, { rank, record, decision })
@@ -136,6 +145,10 @@ const addWhole = (chunk: Chunk, at: number, row: Row, { scalars, whole, extremes
   add(scalars, scalarAt.excessVariance, k * k * Math.max(0, row.x2 - row.xe ** 2))
   if (row.changed) add(scalars, scalarAt.changedRows, 1)
   extremes.weightMax = Math.max(extremes.weightMax, row.w)
+  if (chunk.records[at]?.session !== '') {
+    add(scalars, scalarAt.turns, k)
+    if (!row.isSame) add(scalars, scalarAt.changedTurns, k)
+  }
   if (row.isSame) {
     add(scalars, scalarAt.observed, k)
     return

@@ -2,6 +2,7 @@
 import { parentPort, workerData } from 'node:worker_threads'
 import { parsePolicy } from '../../router/policy/policy.ts'
 import { recordsOf } from '../read/rows.ts'
+import type { Reexecuted } from '../reexec/answers.ts'
 import { buffersOf, type Gathered, startGathering } from './gather.ts'
 import type { Survey } from './survey.ts'
 import { type LoggedPolicy, shelve } from './verify.ts'
@@ -11,6 +12,7 @@ export type WorkerInput = {
   readonly policies: readonly LoggedPolicy[]
   /** Their sources; they are known to be sound. */
   readonly candidates: readonly string[]
+  readonly reexecuted: Reexecuted | null
 }
 /** Bytes of a slice, or the end. */
 export type WorkerTask = { readonly bytes: ArrayBuffer } | 'end'
@@ -20,11 +22,12 @@ export type WorkerAnswer =
   | { readonly kind: 'gathered'; readonly gathered: Gathered }
   | { readonly kind: 'failed'; readonly code: string; readonly message: string }
 
-const { survey, policies, candidates } = workerData as WorkerInput
+const { survey, policies, candidates, reexecuted } = workerData as WorkerInput
 const gathering = startGathering(
   survey,
   shelve(policies, survey.features),
   candidates.map((source) => parsePolicy(source, survey.features)),
+  reexecuted,
 )
 const port = parentPort
 const answer = (message: WorkerAnswer): void =>

@@ -1,7 +1,7 @@
 // One call to an OpenAI-compatible API, with its model pinned: asked again while it is told to wait, read within limits,
 // priced, and kept, so that the same body is never paid for twice. What a provider does is a value; nothing here throws for it.
 import { createHash } from 'node:crypto'
-import { mkdir, readFile, rename, writeFile } from 'node:fs/promises'
+import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Agent, type Dispatcher, request } from 'undici'
@@ -63,21 +63,28 @@ export const callerOf = async ({ url, key, cacheFolder, concurrency, signal }: C
   const agent = new Agent({ connections: concurrency })
   const target = `${url.replace(/\/+$/, '')}/chat/completions`
   const headers = { 'content-type': 'application/json', ...(key === null ? {} : { authorization: `Bearer ${key}` }) }
+  const askOnce = async (path: string, model: string, body: string, price: Price): Promise<Answer> => {
+    const kept = await readKept(path)
+    if (kept) return { ...kept, paidUsd: 0, calls: 0 }
+    const answer = await askPatiently(
+      () => send(target, { headers, body, dispatcher: agent, signal }, model, price),
+      signal,
+    )
+    if (answer.kind === 'answered') await keep(path, answer)
+    return { ...answer, paidUsd: answer.costUsd, calls: 1 }
+  }
+  // Equal bodies are asked one after another: whoever comes second finds the answer kept.
+  const asking = new Map<string, Promise<Answer>>()
   return {
     ask: async (model, body, price, repeat = 0) => {
       const text = JSON.stringify(pinned(body, model))
-      const path = join(
-        cacheFolder,
-        `${createHash('sha256').update(`${model}\n${repeat}\n${text}`).digest('hex')}.json`,
-      )
-      const kept = await readKept(path)
-      if (kept) return { ...kept, paidUsd: 0, calls: 0 }
-      const answer = await askPatiently(
-        () => send(target, { headers, body: text, dispatcher: agent, signal }, model, price),
-        signal,
-      )
-      if (answer.kind === 'answered') await keep(path, answer)
-      return { ...answer, paidUsd: answer.costUsd, calls: 1 }
+      const name = createHash('sha256').update(`${model}\n${repeat}\n${text}`).digest('hex')
+      const path = join(cacheFolder, `${name}.json`)
+      const last = Promise.resolve(asking.get(path)).then(() => askOnce(path, model, text, price))
+      asking.set(path, last)
+      const answer = await last
+      if (asking.get(path) === last) asking.delete(path)
+      return answer
     },
     close: () => agent.destroy(),
   }
@@ -98,9 +105,13 @@ const readKept = async (path: string): Promise<Answered | null> => {
   }
 }
 
+/** An answer that cannot be kept has been paid for all the same: it counts, and is only not there for another time. */
 const keep = async (path: string, answer: Answered): Promise<void> => {
-  await writeFile(`${path}.part`, JSON.stringify(answer))
-  await rename(`${path}.part`, path)
+  const part = `${path}.part`
+  await writeFile(part, JSON.stringify(answer))
+    .then(() => rename(part, path))
+    .catch(() => rm(part, { force: true }))
+    .catch(() => {})
 }
 
 /** What one attempt came to; `retryMs` when it was refused before any work was done and may be made again after so long. */
@@ -126,14 +137,14 @@ const send = async (url: string, options: Options, model: string, price: Price):
   const startMs = performance.now()
   const elapsedMs = () => performance.now() - startMs
   const failed = (error: string, costUsd: number | null, retryMs: number | null = null): Attempt => ({
-    answer: { kind: 'failed', error: error.slice(0, errorCharsMax), costUsd, latencyMs: elapsedMs() },
+    answer: { kind: 'failed', error: excerptOf(error), costUsd, latencyMs: elapsedMs() },
     retryMs,
   })
   const signal = AbortSignal.any([options.signal, AbortSignal.timeout(callMsMax)])
   try {
     const response = await request(url, { ...options, method: 'POST', signal, headersTimeout: callMsMax })
     const { statusCode, headers } = response
-    const billed = headers['x-signalbox-cost-usd'] === undefined ? null : Number(headers['x-signalbox-cost-usd'])
+    const billed = billedUsd(headers['x-signalbox-cost-usd'])
     const served = headers['x-signalbox-model']
     const read = await readBody(response.body, elapsedMs)
     if (statusCode >= 400) {
@@ -142,8 +153,8 @@ const send = async (url: string, options: Options, model: string, price: Price):
       return failed(`HTTP ${statusCode}: ${read.raw}`, billed ?? 0, billed ? null : retryMs)
     }
     const { text, usage } = read
-    const fromUsage = usage ? usdOf(price, usage.prompt_tokens, usage.completion_tokens) : null
-    const costUsd = billed ?? fromUsage
+    const costUsd = billed ?? usageUsd(price, usage)
+    if (read.error !== null) return failed(`cut off: ${read.error}`, costUsd)
     if (text === null) return failed(`not a chat completion: ${read.raw}`, costUsd)
     if (served !== undefined && served !== model)
       return failed(`answered by '${String(served)}', not '${model}'`, costUsd)
@@ -160,6 +171,20 @@ const send = async (url: string, options: Options, model: string, price: Price):
   }
 }
 
+/** The beginning of a text, as one of its own: a slice would keep megabytes of an answer alive for its first words. */
+const excerptOf = (text: string): string => Buffer.from(text.slice(0, errorCharsMax)).toString()
+
+/** What a header says was charged, US dollars; null for anything that is no amount of money, so that no cap is fooled by it. */
+const billedUsd = (header: string | string[] | undefined): number | null => {
+  const usd = typeof header === 'string' && /^\d+(\.\d+)?(e[+-]?\d+)?$/i.test(header) ? Number(header) : Number.NaN
+  return Number.isFinite(usd) ? usd : null
+}
+
+const usageUsd = (price: Price, usage: Read['usage']): number | null => {
+  const usd = usage ? usdOf(price, usage.prompt_tokens, usage.completion_tokens) : Number.NaN
+  return Number.isFinite(usd) ? usd : null
+}
+
 /** Retry-After in milliseconds: seconds or a date; 0 when there is none. */
 const retryAfterMs = ({ 'retry-after': after }: Record<string, string | string[] | undefined>): number => {
   const text = String(after ?? '0')
@@ -174,8 +199,12 @@ const completionSchema = z.object({
   usage: usageSchema.nullish().catch(null),
 })
 
+const errorSchema = z.object({ error: z.looseObject({ message: z.string() }) })
+
 type Read = {
   readonly raw: string
+  /** What a stream says went wrong, in an event of its own. */
+  readonly error: string | null
   /** Null when it is no chat completion. */
   readonly text: string | null
   readonly usage: z.infer<typeof usageSchema> | null
@@ -188,9 +217,12 @@ const readBody = async (body: AsyncIterable<Buffer>, elapsedMs: () => number): P
   let [raw, rest, bytes] = ['', '', 0]
   let text: string | null = null
   let usage: Read['usage'] = null
+  let error: string | null = null
   let ttftMs: number | null = null
   const take = (json: string): void => {
-    const piece = completionSchema.safeParse(parsed(json)).data
+    const value = parsed(json)
+    error ??= errorSchema.safeParse(value).data?.error.message ?? null
+    const piece = completionSchema.safeParse(value).data
     usage = piece?.usage ?? usage
     const [choice] = piece?.choices ?? []
     if (!choice?.message && !choice?.delta) return
@@ -198,17 +230,24 @@ const readBody = async (body: AsyncIterable<Buffer>, elapsedMs: () => number): P
     if (found !== '' && choice.delta) ttftMs ??= elapsedMs()
     text = (text ?? '') + found
   }
+  const takeLine = (line: string): void => {
+    if (line.startsWith('data:')) take(line.slice('data:'.length))
+  }
   for await (const chunk of body) {
     bytes += chunk.length
     if (bytes > answerBytesMax) throw new Error(`the answer is longer than ${answerBytesMax} bytes`)
     const decoded = decoder.decode(chunk, { stream: true })
     raw += decoded
-    const lines = (rest + decoded).split('\n')
+    rest += decoded
+    // A megabyte without a line break is put together once, not with every piece of it.
+    if (!decoded.includes('\n')) continue
+    const lines = rest.split('\n')
     rest = lines.pop() ?? ''
-    for (const line of lines) if (line.startsWith('data:')) take(line.slice('data:'.length))
+    for (const line of lines) takeLine(line)
   }
+  takeLine(rest)
   if (ttftMs === null && text === null) take(raw)
-  return { raw, text, usage, ttftMs }
+  return { raw, error, text, usage, ttftMs }
 }
 
 const parsed = (json: string): unknown => {

@@ -109,7 +109,9 @@ export const openPayloads = async (path: string): Promise<Payloads> => {
     read: async (id) => {
       const note = notes.get(id)
       if (!note) throw new ReexecError('payload-invalid', `reading payloads: ${path} has none for decision ${id}`)
-      return parsePayload(await textAt(note.at, note.bytes), `${path}, decision ${id}`)
+      const payload = parsePayload(await textAt(note.at, note.bytes), `${path}, decision ${id}`)
+      if (payload.id === id) return payload
+      throw new ReexecError('payload-invalid', `reading payloads: ${path} changed while it was read: decision ${id}`)
     },
     close: () => file.close(),
   }

@@ -2,7 +2,7 @@
 // answer is judged. There is no other state. A line written before the money is spent is what keeps the budget through a
 // kill; the order in which lines are started is what keeps the sample's probabilities known wherever it stops.
 import { createReadStream } from 'node:fs'
-import { open } from 'node:fs/promises'
+import { open, readFile, rm, writeFile } from 'node:fs/promises'
 import { createInterface } from 'node:readline'
 import { z } from 'zod'
 import { issueText } from '../../router/policy/yaml.ts'
@@ -16,7 +16,7 @@ const share = z.number().min(0).max(1)
 
 /** What re-execution could not do, in words for the person who asked for it. */
 export class ReexecError extends Error {
-  readonly code: 'payload-invalid' | 'output-invalid' | 'output-mismatch' | 'options-invalid'
+  readonly code: 'payload-invalid' | 'output-invalid' | 'output-mismatch' | 'output-unwritable' | 'options-invalid'
   constructor(code: ReexecError['code'], message: string) {
     super(message)
     this.code = code
@@ -171,42 +171,101 @@ const parseLine = (text: string, where: string): Line => {
   throw new ReexecError('output-invalid', `reading results: ${where}: ${problems.join('; ')}`)
 }
 
-/** Where the last whole line ends, in bytes: what comes after it was being written when the process died. */
+/** How every line begins. */
+const lineStart = '{"v":1,"status":"'
+
+/**
+ * Where the last whole line ends, in bytes: what comes after it was being written when the process died. Anything else there is
+ * not ours to cut off.
+ */
 const wholeBytes = async (path: string): Promise<number> => {
-  let file: Awaited<ReturnType<typeof open>>
+  const unusable = (problem: string) => new ReexecError('output-invalid', `reading results: ${path}: ${problem}`)
+  let tail: Buffer
+  let size: number
   try {
-    file = await open(path)
+    const file = await open(path)
+    try {
+      size = (await file.stat()).size
+      tail = Buffer.alloc(Math.min(size, tailBytesMax))
+      await file.read(tail, 0, tail.length, size - tail.length)
+    } finally {
+      await file.close()
+    }
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return 0
-    throw new ReexecError('output-invalid', `reading results: cannot open ${path}: ${(error as Error).message}`)
+    throw unusable((error as Error).message)
   }
-  try {
-    const { size } = await file.stat()
-    const tail = Buffer.alloc(Math.min(size, tailBytesMax))
-    await file.read(tail, 0, tail.length, size - tail.length)
-    return size - tail.length + tail.lastIndexOf(newline) + 1
-  } finally {
-    await file.close()
-  }
+  const end = tail.lastIndexOf(newline) + 1
+  const begun = tail.toString('utf8', end, end + lineStart.length)
+  if (!lineStart.startsWith(begun))
+    throw unusable('it ends in something that is no line of results; nothing was changed')
+  return size - tail.length + end
 }
 
 /** Reads a results file; one that does not exist yet is empty. A half-written last line is left out. */
 export const readJournal = async (path: string): Promise<Journal> => journalOf(linesOf(path, await wholeBytes(path)))
 
+/**
+ * Keeps other runs from writing to `path`, until the result is called. The lock of a process that is no more is taken over; one
+ * with this process's own number is from before a restart of the machine, or of its container.
+ */
+const lockOf = async (path: string): Promise<() => Promise<void>> => {
+  const lock = `${path}.lock`
+  const take = () => writeFile(lock, String(process.pid), { flag: 'wx' })
+  try {
+    await take().catch(async (error: NodeJS.ErrnoException) => {
+      if (error.code !== 'EEXIST') throw error
+      const holder = Number(await readFile(lock, 'utf8'))
+      if (holder !== process.pid && isRunning(holder))
+        throw new ReexecError(
+          'output-mismatch',
+          `writing results to ${path}: another run (process ${holder}) is at it; wait for it, or remove ${lock} if there is none`,
+        )
+      await rm(lock, { force: true })
+      await take()
+    })
+  } catch (error) {
+    throw error instanceof ReexecError ? error : unwritable(path, error)
+  }
+  return () => rm(lock, { force: true })
+}
+
+const isRunning = (pid: number): boolean => {
+  try {
+    return pid > 0 && process.kill(pid, 0)
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'EPERM'
+  }
+}
+
+const unwritable = (path: string, error: unknown): ReexecError =>
+  new ReexecError('output-unwritable', `writing results to ${path}: ${(error as Error).message}`)
+
 /** Opens a results file to go on with it, cutting off a half-written last line. `write` returns when the line is written. */
 export const openJournal = async (path: string) => {
-  const end = await wholeBytes(path)
-  const file = await open(path, 'a')
-  await file.truncate(end)
-  const journal = await journalOf(linesOf(path, end))
-  let last: Promise<unknown> = Promise.resolve()
-  return {
-    journal,
-    write: (line: Line): Promise<unknown> => {
-      last = last.then(() => file.appendFile(`${JSON.stringify(line)}\n`))
-      return last
-    },
-    close: () => file.close(),
+  const unlock = await lockOf(path)
+  try {
+    const end = await wholeBytes(path)
+    const journal = await journalOf(linesOf(path, end))
+    const file = await open(path, 'a').catch((error) => Promise.reject(unwritable(path, error)))
+    await file.truncate(end)
+    let last: Promise<unknown> = Promise.resolve()
+    return {
+      journal,
+      write: (line: Line): Promise<unknown> => {
+        last = last.then(() =>
+          file.appendFile(`${JSON.stringify(line)}\n`).catch((error) => Promise.reject(unwritable(path, error))),
+        )
+        return last
+      },
+      close: async () => {
+        await file.close()
+        await unlock()
+      },
+    }
+  } catch (error) {
+    await unlock()
+    throw error
   }
 }
 

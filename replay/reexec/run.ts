@@ -60,6 +60,7 @@ type Work = {
   readonly payloads: Payloads
   readonly caller: Caller
   readonly signal: AbortSignal
+  readonly cutOff: () => void
   readonly purse: Purse
   readonly write: Awaited<ReturnType<typeof openJournal>>['write']
   readonly onAnswered: (result: Answered) => void
@@ -100,7 +101,8 @@ export const reexecute = async (
       lookAt = answered.size * lookGrowth
       return (effectAt(reached)?.halfWidth ?? Infinity) <= options.margin
     }
-    const work: Work = { options, frame, threshold, payloads, caller, signal, purse, write, onAnswered }
+    const cutOff = () => abort.abort()
+    const work: Work = { options, frame, threshold, payloads, caller, signal, cutOff, purse, write, onAnswered }
     const stop = await askInOrder(work, (ask) => !answered.has(ask.record.id), isPrecise)
     return summaryOf(stop, [...answered.values()], purse.spent(), lostUsd, effectAt(threshold))
   } finally {
@@ -142,10 +144,27 @@ const askInOrder = async (
   isOpen: (ask: Ask) => boolean,
   isPrecise: (reached: number) => boolean,
 ): Promise<Stop> => {
+  const inFlight = new Set<Promise<void>>()
+  try {
+    const stop = await startInOrder(work, inFlight, isOpen, isPrecise)
+    await Promise.all(inFlight)
+    return work.signal.aborted ? 'minutes' : stop
+  } catch (error) {
+    // What is in flight may be charged: it is cut off and stays open in the file, and nothing writes to that when it is closed.
+    work.cutOff()
+    await Promise.allSettled(inFlight)
+    throw error
+  }
+}
+
+const startInOrder = async (
+  work: Work,
+  inFlight: Set<Promise<void>>,
+  isOpen: (ask: Ask) => boolean,
+  isPrecise: (reached: number) => boolean,
+): Promise<Stop> => {
   const { frame, threshold, purse, options, signal } = work
   const planned = frame.asks.filter(({ priority }) => priority < threshold)
-  const inFlight = new Set<Promise<void>>()
-  let stop: Stop = 'done'
   for (const [at, ask] of planned.entries()) {
     if (!isOpen(ask)) continue
     const most = mostOf(work, ask)
@@ -155,15 +174,13 @@ const askInOrder = async (
       await Promise.race(inFlight)
       reserved = tryReserve()
     }
-    if (signal.aborted || reserved === 'wait') stop = 'minutes'
-    else if (reserved !== 'yes') stop = reserved
-    else if (isPrecise(ask.priority)) stop = 'precise'
-    if (stop !== 'done') break
+    if (signal.aborted || reserved === 'wait') return 'minutes'
+    if (reserved !== 'yes') return reserved
+    if (isPrecise(ask.priority)) return 'precise'
     const task = askOne(work, ask, most, planned[at + 1]?.priority ?? threshold).finally(() => inFlight.delete(task))
     inFlight.add(task)
   }
-  await Promise.all(inFlight)
-  return signal.aborted ? 'minutes' : stop
+  return 'done'
 }
 
 type Most = { readonly answerUsd: number; readonly judge: Sum; readonly all: Sum }

@@ -18,9 +18,15 @@ export type SecondPhase = {
 /** A logged row with its second phase; `Row.weight` is not used. */
 export type TwoPhaseRow = Row & { readonly second: SecondPhase }
 
-/** The row's score; `unknown` stands for an outcome in [0, 1] that cannot be known, null for the outcome model's guess. */
-const score = ({ fittedCandidate, second }: TwoPhaseRow, unknown: number | null): number => {
-  const { probability, included, reward, fitted } = second
+/**
+ * D of one row; `fittedCandidate` is Σ_a π_e(a|x) q(x,a), and `unknown` stands for an outcome in [0, 1] that cannot be known, null
+ * for the outcome model's guess.
+ */
+export const score = (
+  { probability, included, reward, fitted }: SecondPhase,
+  fittedCandidate: number,
+  unknown: number | null,
+): number => {
   const guess = unknown ?? fitted
   if (probability === 0) return fittedCandidate + guess - fitted
   if (!included) return fittedCandidate
@@ -56,9 +62,10 @@ export const twoPhase = (rows: readonly TwoPhaseRow[]): TwoPhase => {
     return sum.close()
   }
   const produced = ({ fittedProduction, reward, fitted }: TwoPhaseRow) => fittedProduction + reward - fitted
-  const difference = (unknown: number | null) => mean((row) => score(row, unknown) - produced(row))
+  const difference = (unknown: number | null) =>
+    mean((row) => score(row.second, row.fittedCandidate, unknown) - produced(row))
   return {
-    candidate: mean((row) => score(row, null)),
+    candidate: mean((row) => score(row.second, row.fittedCandidate, null)),
     difference: difference(null),
     ends: { low: difference(0), high: difference(1) },
   }

@@ -3,12 +3,16 @@
 import type { Detail, Segment, Sensitivity } from '../estimate/detail.ts'
 import type { MetricResult } from '../estimate/evaluate.ts'
 import { metrics } from '../estimate/metrics.ts'
-import { essRefusedBelow, unsupportedMassMax } from '../judge/gate.ts'
+import { essRefusedBelow, isAsked, unsupportedMassMax } from '../judge/gate.ts'
 import type { Replay } from '../run.ts'
 import { armName, intervalText, plain, relative, short, signed } from './words.ts'
 
-/** Whether the log can say anything about the candidate's value; if not, a figure would be the outcome model's guess. */
-export const isSupported = (replay: Replay, { diagnostics }: MetricResult): boolean =>
+/** Whether anything can be said about the candidate's value; if not, a figure would be the outcome model's guess. */
+export const isSupported = (replay: Replay, result: MetricResult): boolean =>
+  isAsked(result) || isSupportedByLog(replay, result)
+
+/** Whether the log's own probabilities can say it. */
+export const isSupportedByLog = (replay: Replay, { diagnostics }: MetricResult): boolean =>
   replay.diagnostics.unsupported.mass <= unsupportedMassMax && diagnostics.effective.ess >= essRefusedBelow
 
 /** The cells of a metric's row: production, candidate, difference, its interval, and relative to production. */
@@ -36,7 +40,7 @@ export const figuresOf = (replay: Replay, result: MetricResult) => {
 
 /** The detail where there is one and the log can carry it: a quantile of what was never tried is nobody's. */
 export const detailOf = (replay: Replay): Detail | null =>
-  replay.rows > 0 && replay.metrics.every((result) => result.rows === 0 || isSupported(replay, result))
+  replay.rows > 0 && replay.metrics.every((result) => result.rows === 0 || isSupportedByLog(replay, result))
     ? replay.detail
     : null
 
@@ -45,9 +49,10 @@ export const sensitivityText = ({ metric, arm, factor, direction }: Sensitivity)
   `The logged probabilities of ‘${short(armName(arm))}’ would have to be ${factor.toPrecision(2)} times too ${direction === 'too-high' ? 'high' : 'low'} to turn what is shown about ${plain[metric]}.`
 
 /** What would turn a condition of the gate, the smallest error first. */
-export const bySensitivity = ({ detail, verdict }: Replay): Sensitivity[] =>
+export const bySensitivity = ({ detail, verdict, metrics: results }: Replay): Sensitivity[] =>
   detail.sensitivity
     .filter(({ metric }) => verdict.findings.some((finding) => finding.metric === metric))
+    .filter(({ metric }) => !results.some((result) => result.metric === metric && isAsked(result)))
     .toSorted((a, b) => a.factor - b.factor)
 
 /** How a quantile is called: p95. */

@@ -4,6 +4,9 @@
 import { missingShareMax } from '../estimate/evaluate.ts'
 import { metrics } from '../estimate/metrics.ts'
 import {
+  answersDecideFrom,
+  byAnswers,
+  byLog,
   changeEssOf,
   disagreementSeMax,
   disagrees,
@@ -11,22 +14,61 @@ import {
   essOf,
   essRefusedBelow,
   gateOf,
+  isAsked,
+  isBeyondAnswers,
   unsupportedMassMax,
 } from '../judge/gate.ts'
 import type { Replay } from '../run.ts'
-import { armName, clusteringText, count, percent, reproducedShare } from './words.ts'
+import { armName, clusteringText, count, percent, plain, reproducedShare } from './words.ts'
 
 export type Check = { readonly name: string; readonly found: string; readonly state: 'good' | 'warning' | 'bad' }
 
 export const checksOf = (replay: Replay): Check[] => [
   fidelity(replay),
-  ...(replay.rows > 0 ? [effectiveSize(replay), change(replay), support(replay), audit(replay), weights(replay)] : []),
-  ...(replay.diagnostics.unsupported.mass > unsupportedMassMax ? [] : agreement(replay)),
+  ...(replay.rows > 0 && judgesByLog(replay) ? ofWeights(replay) : []),
+  ...answers(replay),
   ...missing(replay),
   ...judges(replay),
+  ...conversations(replay),
   ...duplicates(replay),
   ...mixture(replay),
 ]
+
+/** Whether any condition rests on logged probabilities; answers asked anew need none. */
+const judgesByLog = ({ metrics: results, options: { goal } }: Replay): boolean =>
+  byLog(gateOf({ goal, metrics: results })).length > 0
+
+const ofWeights = (replay: Replay): Check[] => [
+  effectiveSize(replay),
+  change(replay),
+  support(replay),
+  audit(replay),
+  weights(replay),
+  ...(replay.diagnostics.unsupported.mass > unsupportedMassMax ? [] : agreement(replay)),
+]
+
+/** What was asked anew, and what it decides. */
+const answers = ({ reexecuted, metrics: results, options: { goal } }: Replay): Check[] => {
+  if (!reexecuted) return []
+  const { changed, asked, unasked, inclusion, problem } = reexecuted
+  const told = results.filter(isAsked)
+  const least = changeEssOf(byAnswers(gateOf({ goal, metrics: results })))
+  const names = told.map(({ metric }) => plain[metric]).join(', ') || 'nothing'
+  const sample = `${count(asked)} of ${count(changed)} changed decisions were asked anew${unasked > 0 ? ` and ${count(unasked)} could not be` : ''}; they tell ${names}; a verdict needs ${answersDecideFrom} answers`
+  const weight = asked > 0 ? `; mean inclusion weight ${inclusion.mean.toFixed(3)} ± ${inclusion.se.toFixed(3)}` : ''
+  const isDecided = problem === null && least >= answersDecideFrom && told.length > 0
+  const found: Check = {
+    name: 'answers asked anew',
+    found: `${sample}${weight}`,
+    state: problem !== null ? 'bad' : isDecided ? 'good' : 'warning',
+  }
+  return results.some((result) => isBeyondAnswers(result, results))
+    ? [found, { name: 'given up', found: beyondAnswersText, state: 'warning' }]
+    : [found]
+}
+
+const beyondAnswersText =
+  'nobody waits for an answer asked anew, so whether clients would give up is not judged; a canary would show it'
 
 const fidelity = ({ verification, options }: Replay): Check => {
   const { records, reproduced, differing, unverifiable } = verification
@@ -41,7 +83,7 @@ const fidelity = ({ verification, options }: Replay): Check => {
 
 /** The conditions of the gate whose outcomes are known at all. */
 const judgedGate = ({ metrics: results, options: { goal } }: Replay) =>
-  gateOf({ goal, metrics: results }).filter(({ result }) => result.rows > 0)
+  byLog(gateOf({ goal, metrics: results })).filter(({ result }) => result.rows > 0)
 
 const effectiveSize = (replay: Replay): Check => {
   const gate = judgedGate(replay)
@@ -131,6 +173,23 @@ const missing = ({ metrics: results, rows: all, options }: Replay): Check[] =>
             : 'the figure speaks for the others'),
       state: options.missingAtRandom || missingShare > missingShareMax || !bounds ? 'warning' : 'good',
     }))
+
+/** Whether requests would have been the same under the candidate. */
+const conversations = ({ conversations: { laterTurns, share, mark }, rows, options }: Replay): Check[] => {
+  if (options.conversations === 'first-turn')
+    return [{ name: 'conversations', found: 'only the first turn of each session counts', state: 'good' }]
+  if (laterTurns === 0) return []
+  const turns = `${count(laterTurns)} of ${count(rows)} rows (${percent(laterTurns / rows)}) are later turns of a session, and the candidate decides ${percent(share)} of the rows in sessions otherwise`
+  return mark === 'none'
+    ? [{ name: 'conversations', found: turns, state: 'good' }]
+    : [
+        {
+          name: 'conversations',
+          found: `${turns}; all figures are marked first-divergence: they hold the requests fixed, which is right up to the first turn decided otherwise; --conversations first-turn needs no such assumption`,
+          state: 'warning',
+        },
+      ]
+}
 
 /** Whose word the quality is. */
 const judges = ({ judging }: Replay): Check[] => {

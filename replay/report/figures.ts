@@ -4,8 +4,9 @@ import type { Detail, Quantile, Segment } from '../estimate/detail.ts'
 import type { Estimate } from '../estimate/estimators.ts'
 import type { MetricResult } from '../estimate/evaluate.ts'
 import { type MetricName, metrics } from '../estimate/metrics.ts'
+import { isAsked } from '../judge/gate.ts'
 import type { Replay } from '../run.ts'
-import { figuresOf, isSupported, quantileName, segmentName } from './cells.ts'
+import { figuresOf, isSupported, isSupportedByLog, quantileName, segmentName } from './cells.ts'
 import { intervalStrip, reachOf } from './charts/interval.ts'
 import { type FrontPoint, planeChart } from './charts/plane.ts'
 import { distributionChart } from './charts/shape.ts'
@@ -47,7 +48,7 @@ const comparisonRow = (replay: Replay, result: MetricResult, at: number): Markup
   const path = `metrics.${at}`
   const cell = (key: 'candidate' | 'difference', value: number) =>
     isKnown ? figured(`${path}.${key}.value`, value, text[key]) : html`${text[key]}`
-  return html`<tr><th scope="row">${capital(metrics[metric].title)}${finding ? html` <small>${finding.role}</small>` : ''}</th>
+  return html`<tr><th scope="row">${capital(metrics[metric].title)}${finding ? html` <small>${finding.role}</small>` : ''}${isAsked(result) ? html` <small>asked anew</small>` : ''}</th>
 <td data-label="production">${figured(`${path}.production.value`, production.value, text.production)}</td>
 <td data-label="candidate">${cell('candidate', candidate.value)}</td>
 <td data-label="difference"><b>${cell('difference', difference.value)}</b>${text.relative === '' ? '' : html`<small>${text.relative}</small>`}</td>
@@ -76,7 +77,7 @@ const estimatorRow = (replay: Replay, result: MetricResult, at: number): Markup 
   const { say, title } = metrics[result.metric]
   const path = `metrics.${at}`
   const cell = (name: 'dr' | 'snips' | 'ips' | 'dm'): Markup => {
-    if (!isSupported(replay, result)) return html`<td>—</td>`
+    if (!isSupportedByLog(replay, result)) return html`<td>—</td>`
     const estimate = result.estimators[name]
     const text = figured(`${path}.estimators.${name}.value`, estimate.value, say(estimate.value))
     return html`<td>${text}${name === 'dm' ? '' : html`<small>${intervalText(result.metric, estimate)}</small>`}</td>`

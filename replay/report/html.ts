@@ -123,15 +123,21 @@ const evidenceParts = [
     title: 'estimated',
     means: 'it chooses otherwise; estimated from requests where production happened to choose so',
   },
+  {
+    name: 'reexecuted',
+    title: 're-executed',
+    means: 'it chooses otherwise, and its own choice was asked anew and paid for',
+  },
   { name: 'unsupported', title: 'never tried', means: 'it chooses what production never would; nothing is known' },
 ] as const
 
 const ledger = ({ shares }: Replay): Markup => {
+  const orAsked = shares.reexecuted > 0 ? ', or from those asked anew' : ''
   const parts = evidenceParts.filter(({ name }) => shares[name] > 0)
   const said = parts.map(({ name, title }) => `${percent(shares[name])} ${title}`).join(', ')
   return section('Where the evidence comes from', '', [
     html`<div class="ledger" role="img" aria-label="${said}">${parts.map(({ name }) => html`<i class="${name}" style="flex-grow:${shares[name]}"></i>`)}</div>
-<ul class="legend">${parts.map(({ name, title, means }) => html`<li><i class="${name}"></i><b>${figured(`shares.${name}`, shares[name], percent(shares[name]))} ${title}</b> ${means}</li>`)}</ul>`,
+<ul class="legend">${parts.map(({ name, title, means }) => html`<li><i class="${name}"></i><b>${figured(`shares.${name}`, shares[name], percent(shares[name]))} ${title}</b> ${means}${name === 'estimated' ? orAsked : ''}</li>`)}</ul>`,
   ])
 }
 

@@ -33,7 +33,7 @@ header { border-top: 5px solid var(--tone); padding-top: 1.1rem; }
 .aside { background: var(--surface); border-radius: 10px; padding: .9rem 1.1rem; margin: 1.1rem 0 0; } .aside p { margin: 0; } .aside .figure { margin-right: .5rem; }
 .ledger { display: flex; height: 1.5rem; border-radius: 5px; overflow: hidden; gap: 2px; margin: .9rem 0 .7rem; } .ledger i { flex-basis: 3px; }
 .legend { display: grid; gap: .2rem; } .legend li { padding-left: 1.4rem; position: relative; color: var(--quiet); font-size: .92rem; } .legend b { color: var(--ink); } .legend i { position: absolute; left: 0; top: .38rem; width: .8rem; height: .8rem; border-radius: 3px; }
-.observed { background: var(--production); } .estimated { background: var(--candidate); } .unsupported { background: repeating-linear-gradient(45deg, var(--refused) 0 5px, transparent 5px 9px); }
+.observed { background: var(--production); } .estimated { background: var(--candidate); } .reexecuted { background: var(--good); } .unsupported { background: repeating-linear-gradient(45deg, var(--refused) 0 5px, transparent 5px 9px); }
 .checks { margin-top: .6rem; } .checks li { display: grid; grid-template-columns: 1.9rem 11.5rem 1fr; padding: .42rem 0; border-top: 1px solid var(--line); align-items: baseline; } .checks li:first-child { border: 0; }
 .checks i, .mark { font-style: normal; font-weight: 700; color: var(--state); } .checks i { width: 1.35rem; height: 1.35rem; line-height: 1.35rem; border-radius: 50%; text-align: center; font-size: .82rem; background: var(--state); color: var(--page); }
 .checks b { font-weight: 600; } .checks span { color: var(--quiet); font-size: .94rem; }

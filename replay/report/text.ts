@@ -102,15 +102,18 @@ const subject = ({ candidate, production, rows, window, options }: Replay): stri
 
 const evidence = ({ shares }: Replay, paint: Paint): string => {
   const estimated = Math.round(shares.estimated * barWidth)
+  const reexecuted = Math.round(shares.reexecuted * barWidth)
   const unsupported = Math.round(shares.unsupported * barWidth)
-  const observed = Math.max(0, barWidth - estimated - unsupported)
+  const observed = Math.max(0, barWidth - estimated - reexecuted - unsupported)
   const bar =
     paint('green', '█'.repeat(observed)) +
     paint('cyan', '▓'.repeat(estimated)) +
+    paint('blue', '▒'.repeat(reexecuted)) +
     paint('magenta', '░'.repeat(unsupported))
   const parts = [
     `█ ${percent(shares.observed)} observed (same choice, outcome reused)`,
     `▓ ${percent(shares.estimated)} estimated`,
+    ...(shares.reexecuted > 0 ? [`▒ ${percent(shares.reexecuted)} re-executed (asked anew)`] : []),
     ...(shares.unsupported > 0 ? [`░ ${percent(shares.unsupported)} never tried`] : []),
   ]
   return `${bar}  ${parts.join('  ')}`

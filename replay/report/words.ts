@@ -2,7 +2,9 @@
 import type { Estimate } from '../estimate/estimators.ts'
 import type { MetricResult } from '../estimate/evaluate.ts'
 import { type MetricName, metrics } from '../estimate/metrics.ts'
+import type { ReexecutedSummary } from '../estimate/reexecuted.ts'
 import {
+  answersDecideFrom,
   disagreementSeMax,
   essDecidesFrom,
   essRefusedBelow,
@@ -134,6 +136,8 @@ const undecidedReason = (replay: Replay): string => {
   if (unchanged) return 'it decides every request as production did, with the same probabilities'
   if (thin?.of === 'all')
     return `the effective sample size is ${count(thin.ess)}, and a verdict needs ${essDecidesFrom}`
+  if (thin?.of === 'answers')
+    return `only ${count(thin.ess)} answers asked anew tell it, and a verdict needs ${answersDecideFrom}`
   if (thin?.of === 'change')
     return `only ${count(thin.ess)} effective rows speak for what it does differently, and a verdict needs ${essRefusedBelow}`
   return findings
@@ -184,6 +188,10 @@ export const refusalText = (refusal: Refusal): string => {
       return `${count(refusal.count)} of ${count(refusal.records)} decisions cannot be verified (${causeText(refusal.groups[0]?.cause)})`
     case 'impossible-probabilities':
       return `${count(refusal.count)} records carry probabilities that cannot be true (${refusal.example.id}: ${refusal.example.problem})`
+    case 'conversations':
+      return `${count(refusal.laterTurns)} rows are later turns of conversations, the candidate decides ${percent(refusal.share)} of the rows in sessions otherwise, and nobody knows what would have been asked next`
+    case 'answers':
+      return answersProblem(refusal.reexecuted, refusal.candidate)
     case 'no-outcomes':
       return `no record has an outcome for ${plain[refusal.metric]}`
     case 'missing-outcomes':
@@ -205,6 +213,17 @@ export const refusalText = (refusal: Refusal): string => {
     case 'disagreement':
       return `two estimators of ${plain[refusal.metric]} disagree by ${refusal.se.toFixed(1)} standard errors, more than ${disagreementSeMax} (DR ${metrics[refusal.metric].say(refusal.dr)}, SNIPS ${metrics[refusal.metric].say(refusal.snips)})`
   }
+}
+
+const answersProblem = (reexecuted: ReexecutedSummary, candidate: string): string => {
+  const { problem, policy, strangers, asked, tenantShare, inclusion } = reexecuted
+  if (problem === 'tenants')
+    return `only ${percent(tenantShare)} of the tenants were asked anew, so tenants and not requests are the evidence, and this log is not grouped by them`
+  if (problem === 'other-log')
+    return `the answers asked anew are not a sample of this log's changed decisions: their mean inclusion weight is ${inclusion.mean.toFixed(3)} ± ${inclusion.se.toFixed(3)} and must be 1`
+  return policy === candidate
+    ? `the answers asked anew are the results of another candidate: on ${count(strangers)} of ${count(asked)} decisions this one chooses another model than was asked`
+    : `the answers asked anew are the results of another candidate: they were made for policy ${shortHash(policy)}, and this is ${shortHash(candidate)}`
 }
 
 export const causeText = (cause: Cause | undefined): string => {
@@ -246,10 +265,16 @@ export const remedyText = (remedy: Remedy): string => {
       return `Let production try ${remedy.arms.slice(0, armsNamedMax).map(armName).map(short).join(', ')}: with "explore: {rate: ${remedy.rate}, floor: ${remedy.floor}}" a verdict needs about ${count(remedy.rows)} rows${time(remedy.days)}.`
     case 'reexecute':
       return `Without that, it would take the answers of the candidate's own choices: ${count(remedy.calls)} changed requests asked anew${remedy.usd === null ? '' : `, about $${remedy.usd.toPrecision(2)}`}.`
+    case 'answers':
+      return `Ask about ${count(remedy.calls)} more of the changed requests anew${remedy.usd === null ? '' : `, about $${remedy.usd.toPrecision(2)}`}: signalbox replay reexec goes on where its --output stopped.`
+    case 'ask-again':
+      return askAgainTexts[remedy.problem]
     case 'feedback':
       return feedbackText(remedy)
     case 'predict':
       return `Record the feature candidate.${remedy.metric} for every candidate, or keep the candidate to what production tries.`
+    case 'first-turns':
+      return 'With --conversations first-turn only the opening request of each session counts, which is the same under any policy; --conversations keep counts all and marks them.'
     case 'supply-policies':
       return 'Give the logged policies with --logged-policy FILE, or replay from the ClickHouse that holds them.'
     case 'trust':
@@ -265,6 +290,13 @@ export const remedyText = (remedy: Remedy): string => {
     case 'check-outcomes':
       return `More rows may not mend this: check that ${plain[remedy.metric]} is joined to the right decisions, and whether its meaning changed within the window.`
   }
+}
+
+const askAgainTexts: Readonly<Record<NonNullable<ReexecutedSummary['problem']>, string>> = {
+  'other-candidate':
+    "Ask this candidate's own choices, with signalbox replay reexec and this policy, into a file of their own.",
+  'other-log': 'Replay the records that were asked: the same source and window as signalbox replay reexec had.',
+  tenants: 'Ask again without --tenants-max, or replay traffic whose policy draws per tenant.',
 }
 
 const feedbackText = ({ metric, share }: Extract<Remedy, { kind: 'feedback' }>): string => {

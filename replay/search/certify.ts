@@ -119,9 +119,9 @@ const resultOf = (results: readonly MetricResult[], metric: MetricName): MetricR
 
 /**
  * The c for which all intervals value ± c·se hold together with probability 0.95: the 95 % quantile, over bootstrap replicates,
- * of max |V* − V| / se* over the family, V* and se* being a replicate's own (the single-step, studentised max-t method: Romano &
- * Wolf 2005, "Stepwise multiple testing as formalized data snooping", §3 and §4.2; White 2000). All members share a replicate's
- * Poisson draws, so that their correlation counts and nothing is assumed of it. Never below the quantile for one alone.
+ * of max |V* − V| / se* over the family, V* and se* being a replicate's own (the first step of the studentised method of Romano
+ * & Wolf 2005, "Stepwise multiple testing as formalized data snooping"; White 2000). All members share a replicate's Poisson
+ * draws, so that their correlation counts and nothing is assumed of it. Never below the quantile for one alone.
  */
 export const simultaneousReach = (family: readonly Member[], draws: Draws | null): number => {
   const active = Math.max(0, ...family.map(({ b }) => b.filter((keep) => keep !== 0).length))

@@ -190,33 +190,17 @@ export const policyFile = (
   ].join('\n')
 }
 
-/** The command that makes this search again. */
-const commandLine = (options: SearchArguments): string => {
+/** The command that makes this search again, passwords left out. */
+const commandLine = ({ json, html, output, vary, loggedPolicy = [], holdOut, ...others }: SearchArguments): string => {
   const quote = (text: string) => (/^[\w./:@%+=-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`)
-  const flag = (name: string, value: string | number | undefined) =>
-    value === undefined ? [] : [`--${name}`, quote(String(value))]
-  const valuesOf = (dimension: Dimension) =>
-    dimension.kind === 'list' ? dimension.values.join(',') : `${dimension.low}..${dimension.high}`
-  return [
-    'signalbox replay search',
-    ...flag('policy', options.policy),
-    ...options.vary.flatMap((dimension) => flag('vary', `${dimension.name}=${valuesOf(dimension)}`)),
-    ...flag('source', options.source.replace(/\/\/[^@/]*@/, '//')),
-    ...flag('against', options.against),
-    ...flag('from', options.from),
-    ...flag('to', options.to),
-    ...flag('goal', options.goal),
-    ...flag('points', options.points),
-    ...flag('rounds', options.rounds),
-    ...flag('finalists', options.finalists),
-    ...(options.selectUntil === undefined
-      ? flag('hold-out', options.holdOut)
-      : flag('select-until', options.selectUntil)),
-    ...flag('margin', options.margin),
-    ...flag('replicates', options.replicates),
-    ...flag('seed', options.seed),
-    ...(options.loggedPolicy ? ['--logged-policy', ...options.loggedPolicy.map(quote)] : []),
-    ...(options.trustPropensities ? ['--trust-propensities'] : []),
-    ...(options.missingAtRandom ? ['--missing-at-random'] : []),
-  ].join(' ')
+  const valuesOf = (one: Dimension) => (one.kind === 'list' ? one.values.join(',') : `${one.low}..${one.high}`)
+  const source = others.source.replace(/\/\/[^@/]*@/, '//')
+  const cut = others.selectUntil === undefined ? { holdOut } : {}
+  const flags = Object.entries({ ...others, source, ...cut }).map(([name, value]) => {
+    const flag = name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)
+    return value === true ? `--${flag}` : `--${flag} ${quote(String(value))}`
+  })
+  const varied = vary.map((one) => `--vary ${quote(`${one.name}=${valuesOf(one)}`)}`)
+  const logged = loggedPolicy.length > 0 ? [`--logged-policy ${loggedPolicy.map(quote).join(' ')}`] : []
+  return ['signalbox replay search', ...varied, ...flags, ...logged].join(' ')
 }

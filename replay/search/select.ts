@@ -50,7 +50,7 @@ export type SelectOptions = {
   readonly onWork?: (candidateRows: number) => void
 }
 
-/** Candidate × clusters to be decided, in units of the whole part; for a bar. */
+/** The rounds as far as they are known beforehand: a round may keep fewer. Rounds that would be on the same clusters are one. */
 export const plannedRounds = (
   { clusters }: Pick<Parts, 'clusters'>,
   points: number,
@@ -79,25 +79,18 @@ export const select = async (
   options: SelectOptions,
 ): Promise<Selected> => {
   const latest = new Map<Point, Tried>()
-  let left: readonly Tried[] = points.map((point) => ({ point, round: 0, standing: unknown }))
   const rounds: Round[] = []
+  let finalists: readonly Tried[] = []
   for (const [at, { share, kept }] of plannedRounds(parts, points.length, options).entries()) {
-    const standings = await standingsOf(
-      parts.selection(share),
-      policies,
-      left.map(({ point }) => point),
-      options,
-    )
-    const tried = left.map(({ point }, place) => ({ point, round: at + 1, standing: standings[place] as Standing }))
+    const left = at === 0 ? points : finalists.map(({ point }) => point)
+    const standings = await standingsOf(parts.selection(share), policies, left, options)
+    const tried = left.map((point, place) => ({ point, round: at + 1, standing: standings[place] as Standing }))
     for (const one of tried) latest.set(one.point, one)
-    left = frontmost(tried, options.goal, kept, share < 1 ? Infinity : nearSe)
-    rounds.push({ share, tried: tried.length, kept: left.length })
+    finalists = frontmost(tried, options.goal, kept, share < 1 ? Infinity : nearSe)
+    rounds.push({ share, tried: tried.length, kept: finalists.length })
   }
-  return { rounds, tried: [...latest.values()], finalists: left }
+  return { rounds, tried: [...latest.values()], finalists }
 }
-
-const nothing: Estimate = { value: 0, se: 0, low: 0, high: 0, clusters: 0 }
-const unknown: Standing = { differences: [nothing, nothing], isBarred: false }
 
 /** Every point on one source: surveyed once, decided again by some dozens of policies at a time. */
 const standingsOf = async (

@@ -55,7 +55,7 @@ export const searchFacts = (search: Search): readonly (readonly [name: string, t
 /** How much of the gain that finalists were chosen for is there where nothing was chosen. */
 export const curseText = ({ shrinkage: { selected, heldOut }, options: { goal } }: Search): string => {
   const say = (gain: number) => `${metrics[goal].say(gain)}${units[goal]}`
-  const kept = selected > 0 ? `, ${percent(heldOut / selected)} of it` : ''
+  const kept = selected > 0 && Number.isFinite(heldOut) ? `, ${percent(heldOut / selected)} of it` : ''
   return `Winner's curse: the finalists' mean gain in ${plain[goal]} was ${say(selected)} where they were chosen, and is ${say(heldOut)}${kept}, where they were not.`
 }
 

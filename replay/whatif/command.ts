@@ -1,10 +1,12 @@
 // `signalbox replay whatif`: the scenario as typed or from a file, the records from a source, and the simulation as text or
-// JSON. Exit codes: 0 calibrated, 3 the simulator does not reproduce production (or the records themselves), 64 usage.
+// JSON, and as a page. Exit codes: 0 calibrated, 3 the simulator does not reproduce production (or the records themselves), 64 usage.
 import { createWriteStream } from 'node:fs'
+import { writeFile } from 'node:fs/promises'
 import { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { Command } from 'commander'
 import { featureTypesOf } from '../../router/policy/policy.ts'
+import type { DecisionRecord } from '../../router/policy/record.ts'
 import {
   collect,
   evidenceExitCode,
@@ -19,10 +21,14 @@ import {
   withSource,
 } from '../log-command.ts'
 import { SourceError } from '../read/source.ts'
+import type { LoggedPolicy } from '../redecide/verify.ts'
 import { parseWords, partsHelp, readScenario, type Words } from './arguments.ts'
+import { whatIfHtml } from './page.ts'
+import { ScenarioError } from './scenario.ts'
 import type { Simulated } from './simulate.ts'
 import { whatIfText } from './text.ts'
-import { whatIf } from './whatif.ts'
+import { distributionsOf } from './times.ts'
+import { type WhatIfOptions, whatIf } from './whatif.ts'
 
 type Options = LogOptions & {
   readonly policy?: string
@@ -30,6 +36,7 @@ type Options = LogOptions & {
   readonly sloMs?: number
   readonly seed: string
   readonly requests?: string
+  readonly html?: string
   readonly json?: boolean
 }
 
@@ -43,7 +50,7 @@ Without a part or a policy, production is simulated by itself: a check of the si
 Examples:
   signalbox replay whatif price --model large=+10%
   signalbox replay whatif outage --model large --from 2026-11-01T08:00:00Z --to 2026-11-01T09:00:00Z + traffic --scale 2
-  signalbox replay whatif --scenario winter.yaml --policy candidate.yaml --source decisions.ndjson --json`
+  signalbox replay whatif --scenario winter.yaml --policy candidate.yaml --source decisions.ndjson --html whatif.html`
 
 /** The command; mount it under `signalbox replay`. */
 export const whatifCommand = (): Command => {
@@ -62,12 +69,13 @@ export const whatifCommand = (): Command => {
     .option('--slo-ms <ms>', 'count answers later than this', number('a number of milliseconds above 0', 0))
     .option('--seed <text>', 'what chance is drawn from', '1')
     .option('--requests <file>', 'also write every simulated request, one JSON object a line')
+    .option('--html <file>', 'also write it as one HTML page')
     .option('--json', 'print everything as JSON')
     .addHelpText('after', help)
     .action((words: string[], options: Options) =>
       exitWith(() => {
         const read = parseWords(words)
-        return run(read, { ...options, ...windowOf(read, command) })
+        return run(read, { ...options, ...windowOf(read, command) }, commandLine(words, command))
       })(options),
     )
 }
@@ -81,7 +89,23 @@ const windowOf = ({ rest }: Words, command: Command): { from?: string; to?: stri
   return window.opts()
 }
 
-const run = (words: Words, options: Options): Promise<number> =>
+/** The command that makes the page again, without what a source's URL may know of passwords. */
+const commandLine = (words: readonly string[], command: Command): string => {
+  const quote = (text: string) => (/^[\w./:@%+=-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`)
+  const given = command.options.filter(
+    (option) => command.getOptionValueSource(option.attributeName()) === 'cli' && !isOutput(option.name()),
+  )
+  const flags = given.flatMap((option) => [
+    `--${option.name()}`,
+    ...[command.getOptionValue(option.attributeName())]
+      .flat()
+      .map((value) => String(value).replace(/\/\/[^@/]*@/, '//')),
+  ])
+  return ['signalbox', 'replay', 'whatif', ...words, ...flags].map(quote).join(' ')
+}
+const isOutput = (name: string): boolean => ['json', 'requests'].includes(name)
+
+const run = (words: Words, options: Options, commandText: string): Promise<number> =>
   withSource(options, async (source) => {
     const scenario = options.scenario === undefined ? [] : readScenario(options.scenario)
     const records = await collect(source)
@@ -90,11 +114,14 @@ const run = (words: Words, options: Options): Promise<number> =>
     const bar = progressBar('simulating {bar} {percentage} %  {eta_formatted} left')
     bar?.start(1, 0)
     try {
-      const { whatIf: result, requests } = whatIf(records, policies, {
+      const supposed = {
         parts: [...scenario, ...words.parts],
         policy,
         seed: options.seed,
         sloMs: options.sloMs ?? null,
+      }
+      const { whatIf: result, requests } = whatIf(records, policies, {
+        ...supposed,
         onProgress: (done, of) => {
           bar?.setTotal(of)
           bar?.update(done)
@@ -102,6 +129,10 @@ const run = (words: Words, options: Options): Promise<number> =>
       })
       bar?.stop()
       if (options.requests !== undefined) await writeRequests(options.requests, requests)
+      if (options.html !== undefined) {
+        const distributions = distributionsOf(records, productionOf(records, policies, supposed), requests)
+        await writePage(options.html, whatIfHtml(result, distributions, commandText))
+      }
       const colour = process.stdout.isTTY === true && process.stdout.hasColors()
       process.stdout.write(options.json ? `${JSON.stringify(result, null, 2)}\n` : whatIfText(result, { colour }))
       return result.calibration.calibrated ? 0 : evidenceExitCode
@@ -109,6 +140,28 @@ const run = (words: Words, options: Options): Promise<number> =>
       bar?.stop()
     }
   })
+
+/** Production simulated by itself; null where a policy that decided is not at hand and only the candidate can be simulated. */
+const productionOf = (
+  records: readonly DecisionRecord[],
+  policies: readonly LoggedPolicy[],
+  supposed: WhatIfOptions,
+): readonly Simulated[] | null => {
+  try {
+    return whatIf(records, policies, { ...supposed, parts: [], policy: null }).requests
+  } catch (error) {
+    if (error instanceof ScenarioError) return null
+    throw error
+  }
+}
+
+const writePage = async (path: string, html: string): Promise<void> => {
+  try {
+    await writeFile(path, html)
+  } catch (error) {
+    throw new SourceError('source-unreadable', `writing the page to ${path}: ${(error as Error).message}`)
+  }
+}
 
 /** What became of every simulated request, in the spelling of records. */
 function* linesOf(requests: readonly Simulated[]): Generator<string> {

@@ -13,6 +13,12 @@ import { kindsShownMax } from '../tallies.ts'
 export const measuredOf = ({ models }: Fit): number[] =>
   models.flatMap((model, metric) => (model === null ? [] : [metric]))
 
+/** Without it ClickHouse computes what lazy columns share again and again, layer by layer: four times the work in all. */
+export const settings = "SETTINGS short_circuit_function_evaluation = 'disable'"
+
+/** What a query of sums gives: one row of numbers and arrays. */
+export type SumsRow = Readonly<Record<string, number | null | readonly number[] | readonly string[]>>
+
 /** `SELECT *` and more, to stand after FROM. */
 export const layer = (source: string, columns: readonly string[]): string =>
   `(SELECT *,\n  ${columns.join(',\n  ')}\nFROM ${source})`
@@ -24,14 +30,8 @@ export const sumBy = (sql: string, key: string, count: number): string =>
 /** a + b + …, or 0. */
 export const plus = (parts: readonly string[]): string => (parts.length === 0 ? '0.0' : parts.join(' + '))
 
-/** The value that belongs to the row's arm. */
-export const ofArm = (values: readonly string[], arm: string): string =>
-  values.length === 1
-    ? (values[0] as string)
-    : `multiIf(${values
-        .slice(1)
-        .map((value, at) => `${arm} = ${at + 1}, ${value}`)
-        .join(', ')}, ${values[0]})`
+/** The value that belongs to the row's own arm. */
+export const ofArm = (values: readonly string[]): string => plus(values.map((value, arm) => `x_is_${arm} * ${value}`))
 
 /** Numbers as a constant: eight bytes each, where decimal text would take twenty. */
 const constant = (numbers: Float64Array | BigUint64Array, type: 'Float64' | 'UInt64'): string =>
@@ -90,7 +90,7 @@ const keepSql = ({ isPartial, keepRatio, survey: { armNames } }: Fit, metric: nu
 
 /**
  * The selected rows with, besides all columns of the table: `x_group`, `x_keep` (1/ρ), `x_arm`, `x_kind` (0 beyond those shown),
- * `x_later`, `x_cut`, by arm `x_ix_A` (place among the candidates), `x_b_A` (π_b), and by metric `m_M` (Nullable), `x_r_M`,
+ * `x_later`, `x_cut`, by arm `x_ix_A` (place among the candidates), `x_is_A` (1 for the logged choice), `x_b_A` (π_b), and by metric `m_M` (Nullable), `x_r_M`,
  * `x_k_M`, `x_q_M` (expected of the logged choice), `x_q_M_A` and `x_qb_M` (Σ π_b q).
  */
 export const rowsSql = (fit: Fit, selected: string): string => {
@@ -116,16 +116,20 @@ export const rowsSql = (fit: Fit, selected: string): string => {
   ])
   const expected = `(SELECT * FROM ${first} AS r ANY LEFT JOIN ${modelSql(fit)} AS q USING x_key)`
   const each = (metric: number) => armNames.map((_, arm) => `x_q_${metric}_${arm}`)
-  return layer(expected, [
+  const known = layer(expected, [
     "toFloat64(chosen_model = '') AS x_b_0",
+    ...armNames.map((_, arm) => `toFloat64(x_arm = ${arm}) AS x_is_${arm}`),
     ...armNames.slice(1).map((_, at) => `candidates.probability[x_ix_${at + 1}] AS x_b_${at + 1}`),
     ...measured.flatMap((metric) => [
       `ifNull(m_${metric}, 0.0) AS x_r_${metric}`,
       `${keepSql(fit, metric)} AS x_k_${metric}`,
-      `${ofArm(each(metric), 'x_arm')} AS x_q_${metric}`,
       `${plus(each(metric).map((q, arm) => `x_b_${arm} * ${q}`))} AS x_qb_${metric}`,
     ]),
   ])
+  return layer(
+    known,
+    measured.map((metric) => `${ofArm(each(metric))} AS x_q_${metric}`),
+  )
 }
 
 /** What the router predicted of an arm, for what production never tries: Nullable; null where nothing is predicted of the metric. */

@@ -16,7 +16,8 @@ import {
   type VerificationFold,
   verifyRecord,
 } from '../verify.ts'
-import { probabilityTolerance } from './candidate.ts'
+import { settings } from './columns.ts'
+import { probabilityTolerance } from './weighing.ts'
 
 /** More decisions than this that differ are a matter for JavaScript alone; their ids also fit into one query. */
 const differingMax = 2000
@@ -66,12 +67,12 @@ const verifyPolicy = async (
     const rows = `(SELECT * FROM otel.routing_decisions FINAL WHERE ${selected} AND policy_hash = ${sqlString(policy.hash)})`
     return `SELECT toFloat64(count()) AS rows, ${digestSql} AS digest,
       groupArrayIf(${differingMax + 1})(toString(decision_id), ${differsSql(compiled)}) AS ids
-      FROM (${compiled.over(rows)})`
+      FROM (${compiled.over(rows)}) ${settings}`
   })
   const { rows, digest, ids } = found as NonNullable<typeof found>
   if (ids.length > differingMax)
     throw new SqlDeclined(`more than ${differingMax} decisions of '${policy.name}' that come out otherwise`)
-  const differing = ids.length === 0 ? [] : await find(ids)
+  const differing = ids.length === 0 ? [] : await find(`decision_id IN (${ids.map(sqlString).join(', ')})`)
   addReproduced(fold, rows, BigInt(`0x${digest}`), differing)
   for (const record of differing) verifyRecord(fold, record, shelf)
 }

@@ -1,0 +1,141 @@
+// The JavaScript engine when things break under it: threads that fail or vanish, slices that are garbage, a disk that is full, and a
+// log that is cut otherwise when a replay is gone on with. It must say so, soon, and never hand out half a result.
+import assert from 'node:assert/strict'
+import { mkdir, mkdtemp, readdir, readFile, rm, truncate, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { after, before, test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { candidateTexts, fill } from '../bench/replay-log.ts'
+import type { Collector } from '../collector/server.ts'
+import { openSource, type Slice, type Source, SourceError } from '../replay/read/source.ts'
+import { replayDefaults, replaySource } from '../replay/run.ts'
+import { parsePolicy } from '../router/policy/policy.ts'
+import { snapshotTypes } from '../router/snapshot.ts'
+import { rowsOf, temporaryCollector } from './collector-fixtures.ts'
+
+const candidate = parsePolicy(candidateTexts[2] as string, snapshotTypes)
+const quick = { ...replayDefaults, replicates: 0 }
+const hangMs = 20_000
+let collector: Collector
+let source: Source
+let folder: string
+before(async () => {
+  collector = await temporaryCollector()
+  await fill(collector.clickhouseUrl, 0, 1200)
+  source = openSource(collector.clickhouseUrl)
+  folder = await mkdtemp(join(tmpdir(), 'signalbox-attack-'))
+})
+after(async () => {
+  await source.close()
+  await collector.close()
+  await rm(folder, { recursive: true })
+})
+
+const cutAt = async (every: number, from = openSource(collector.clickhouseUrl)): Promise<Slice[]> => {
+  const times: string[] = []
+  for await (const { time } of from.records()) times.push(time)
+  const found: Slice[] = []
+  for (let at = 0; at < times.length; at += every) {
+    const [start, end] = [times[at] as string, times[at + every]]
+    const part = openSource(collector.clickhouseUrl, { from: start, ...(end ? { to: end } : {}) })
+    if (part.slices) for await (const slice of part.slices()) found.push({ ...slice, end: end ?? 'never' })
+    await part.close()
+  }
+  await from.close()
+  return found
+}
+/** The same source, whose slices are these; copies, as a thread takes its bytes away. */
+const withSlices = (slices: readonly (Slice | Error)[], gapMs = 0): Source => ({
+  ...source,
+  slices: async function* () {
+    for (const slice of slices) {
+      if (gapMs > 0) await sleep(gapMs)
+      if (slice instanceof Error) throw slice
+      yield { ...slice, bytes: slice.bytes.slice(0) }
+    }
+  },
+})
+const soon = <Result>(run: Promise<Result>): Promise<Result> =>
+  Promise.race([run, sleep(hangMs, null, { ref: false }).then(() => assert.fail('it hangs'))])
+const run = async (from: Source, options: { threads?: number; checkpoint?: string } = {}) =>
+  soon(
+    replaySource(from, await source.policies(), () => [candidate], quick, { threads: 1, roundSlices: 2, ...options }),
+  )
+
+test('a slice that is garbage ends in an error, also where nobody waits for the thread when it fails', async () => {
+  const slices = await cutAt(200)
+  const garbage = { rows: 1, end: '', bytes: new Uint8Array(Buffer.from('Code: 241. DB::Exception')).buffer }
+  for (const threads of [1, 2])
+    for (const gapMs of [0, 60]) {
+      const broken = [garbage, ...slices.slice(0, 1), ...slices.slice(1)]
+      const error = await run(withSlices(broken, gapMs), { threads }).catch((thrown: unknown) => thrown)
+      assert.ok(error instanceof SourceError, String(error))
+      assert.match(error.message, /Native format/)
+    }
+})
+
+test('a thread that ends by itself is an error, and not a wait without end', async () => {
+  const slices = await cutAt(200)
+  const error = await soon(
+    replaySource(
+      withSlices(slices, 30),
+      await source.policies(),
+      // A policy whose text is not one: the thread dies of it as it starts.
+      () => [{ ...candidate, source: '{' }],
+      quick,
+      { threads: 1 },
+    ),
+  ).catch((thrown: unknown) => thrown)
+  assert.ok(error instanceof Error)
+  assert.match(error.message, /policy|thread/)
+})
+
+test('a replay is not gone on with where the log is cut otherwise by now, and no row counts twice', async () => {
+  const checkpoint = join(folder, 'cut')
+  const cut = new Error('the connection was cut')
+  const slices = await cutAt(200)
+  await assert.rejects(run(withSlices([...slices.slice(0, 3), cut]), { checkpoint }), /the connection was cut/)
+  await assert.rejects(run(withSlices(await cutAt(150)), { checkpoint }), {
+    code: 'source-unreadable',
+    message: /no longer cut into the same slices/,
+  })
+  await assert.rejects(run(withSlices(slices.slice(0, 1)), { checkpoint }), /no longer cut into the same slices/)
+  const [whole] = await run(withSlices(slices), { checkpoint })
+  assert.equal(whole?.verification.records, 1200)
+  assert.deepEqual(await readdir(folder), [])
+})
+
+test('a replay is not gone on with after feedback has come, which half of its sums would lack', async () => {
+  const checkpoint = join(folder, 'judged')
+  const slices = await cutAt(200)
+  await assert.rejects(run(withSlices([...slices.slice(0, 3), new Error('cut')]), { checkpoint }), /cut/)
+  await rowsOf(
+    collector,
+    `INSERT INTO otel.feedback (time, decision_id, name, score, trace_id, span_id)
+     SELECT now64(9), decision_id, 'quality', 0.5, repeat('a', 32), repeat('b', 16) FROM otel.routing_decisions LIMIT 100`,
+  )
+  await assert.rejects(run(withSlices(slices), { checkpoint }), /the progress of another log/)
+  await rm(checkpoint)
+})
+
+test('progress cut short, a folder in its place, or a disk that takes no more: said, and nothing is left half-written', async () => {
+  const checkpoint = join(folder, 'progress')
+  const slices = await cutAt(200)
+  await assert.rejects(run(withSlices([...slices.slice(0, 3), new Error('cut')]), { checkpoint }), /cut/)
+  const { length } = await readFile(checkpoint)
+  for (const bytes of [0, 1, 100, Math.floor(length / 2), length - 1]) {
+    await truncate(checkpoint, bytes)
+    await assert.rejects(run(withSlices(slices), { checkpoint }), /something else; wanted/)
+    await writeFile(checkpoint, Buffer.alloc(length))
+  }
+  await rm(checkpoint)
+  await mkdir(checkpoint)
+  await assert.rejects(run(withSlices(slices), { checkpoint }), /it cannot be read \(EISDIR/)
+  await rm(checkpoint, { recursive: true })
+  await assert.rejects(run(withSlices(slices), { checkpoint: join(folder, 'none', 'progress') }), {
+    code: 'source-unreadable',
+    message: /keeping the replay's progress in .*: ENOENT/,
+  })
+  assert.deepEqual(await readdir(folder), [])
+})

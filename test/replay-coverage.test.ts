@@ -106,6 +106,7 @@ test('evidence for the change below an effective 250 decides nothing, because th
   for (const { changeEss, verdict } of judgedLogs(design, 5, seeded(seed))) {
     assert.ok(changeEss > essRefusedBelow && changeEss < essDecidesFrom)
     assert.ok(verdict.exitCode >= 2, verdict.kind)
+    assert.equal(verdict.thin?.of, 'change')
   }
 })
 

@@ -4,8 +4,9 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { disagrees, gateOf } from '../replay/judge/gate.ts'
 import { checksOf } from '../replay/report/checks.ts'
+import { remedyText } from '../replay/report/remedies.ts'
 import { reportText } from '../replay/report/text.ts'
-import { remedyText, verdictSentence } from '../replay/report/words.ts'
+import { verdictSentence } from '../replay/report/words.ts'
 import { seeded } from './replay-truth.ts'
 import {
   allB,

@@ -32,7 +32,8 @@ const missing = 'looking for Chromium: none in $CHROMIUM or on the PATH; on Debi
 /** A machine without a browser may pass without these; one that decides what is released may not. */
 const skip = executablePath === undefined && !process.env.CI ? missing : false
 
-const rows = 1500
+const rows = 1000
+const commandRows = 400
 const records = whatIfLog(weightedPolicy, rows)
 const logged = [{ name: 'weighted', source: weightedPolicy.source, hash: weightedPolicy.hash }]
 const parts = parseScenario(
@@ -197,7 +198,10 @@ describe('the page in a real browser', { skip }, () => {
       await page.emulateMedia({ media: 'print', colorScheme: 'dark' })
       assert.equal(await label.isVisible(), true)
       assert.deepEqual(
-        [await label.textContent(), await label.evaluate('(e) => getComputedStyle(e).position')],
+        [
+          await label.textContent(),
+          await page.evaluate(`getComputedStyle(document.querySelector('.watermark')).position`),
+        ],
         ['SIMULATED', 'fixed'],
       )
     }))
@@ -225,7 +229,13 @@ const program = new Command('signalbox').addCommand(new Command('replay').addCom
 await program.parseAsync(['node', ...process.argv.slice(1)])`
 
 test('--html writes the JSON of --json with the curves, and the printed command makes the same page again', () => {
-  writeFileSync(join(folder, 'log.ndjson'), records.map((record) => `${JSON.stringify(record)}\n`).join(''))
+  writeFileSync(
+    join(folder, 'log.ndjson'),
+    records
+      .slice(0, commandRows)
+      .map((record) => `${JSON.stringify(record)}\n`)
+      .join(''),
+  )
   writeFileSync(join(folder, "the operator's.yaml"), weightedPolicy.source)
   writeFileSync(
     join(folder, 'signalbox'),

@@ -5,7 +5,7 @@ import type { Policy } from '../../router/policy/policy.ts'
 import { contextOf, type Decision, type DecisionRecord } from '../../router/policy/record.ts'
 import { normalQuantile } from '../estimate/estimators.ts'
 import { metrics } from '../estimate/metrics.ts'
-import { essDecidesFrom, essRefusedBelow, type Goal, unsupportedMassMax } from '../judge/gate.ts'
+import { essDecidesFrom, type Goal, unsupportedMassMax } from '../judge/gate.ts'
 import { rowsPlannedMax } from '../judge/remedy.ts'
 import { type Forecast, frameOf, type PlanOptions, precise } from '../reexec/plan.ts'
 import { qualitySpreads, type Spread, spreads } from '../reexec/spread.ts'
@@ -30,7 +30,7 @@ export type Needed = { readonly rows: number | null; readonly days: number | nul
 
 export type RatePlan = {
   readonly rate: number
-  /** Until the effective sample decides: 250 in all and 100 for what changes. */
+  /** Until the effective sample decides: 250 in all, and as many for what changes. */
   readonly untilEss: Needed
   /** Until the half-width of quality's difference is within the margin. */
   readonly untilMargin: Needed
@@ -206,7 +206,7 @@ const planFor = (scene: Scene, rate: number, { margin }: PowerOptions, rowsPerDa
   const unsupported = 1 - mean
   const untried = unsupported > unsupportedMassMax ? Infinity : 1
   const variance = varianceOf('quality')
-  const forChange = excessMean > 0 ? (essRefusedBelow * excessSquare) / excessMean ** 2 : 0
+  const forChange = excessMean > 0 ? (essDecidesFrom * excessSquare) / excessMean ** 2 : 0
   const untilMargin = needed(untried * variance * (normalQuantile / margin) ** 2)
   const goalRows = varianceOf('goal') * ((normalQuantile * powerFactor) / moments.effect.goal) ** 2
   const usd = Number.isNaN(regretUsd) ? null : regretUsd

@@ -3,6 +3,7 @@
 import { metrics } from '../estimate/metrics.ts'
 import { figuresOf } from '../report/cells.ts'
 import { html, markup } from '../report/markup.ts'
+import { remedyText } from '../report/remedies.ts'
 import {
   count,
   duration,
@@ -10,7 +11,6 @@ import {
   percent,
   plain,
   refusalText,
-  remedyText,
   reproducedShare,
   shortHash,
   units,

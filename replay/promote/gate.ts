@@ -4,8 +4,8 @@ import { roundingShare } from '../estimate/evaluate.ts'
 import { type MetricName, metrics } from '../estimate/metrics.ts'
 import {
   changeEssOf,
+  essDecidesFrom,
   essOf,
-  essRefusedBelow,
   type GatePart,
   gainOf,
   isBeyondAnswers,
@@ -101,7 +101,7 @@ const requirementsOf = ({ window, shares }: Replay, { require }: Gate, parts: re
   const isWithin = changed <= require.changed_share_max
   return [
     atLeast('effective_rows', essOf(parts), require.effective_rows),
-    atLeast('changed_effective_rows', changeEssOf(parts), essRefusedBelow),
+    atLeast('changed_effective_rows', changeEssOf(parts), essDecidesFrom),
     ...(require.window_hours > 0 ? [atLeast('window_hours', hours, require.window_hours)] : []),
     ...(require.changed_share_max < 1
       ? [

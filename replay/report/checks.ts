@@ -102,8 +102,8 @@ const change = (replay: Replay): Check => {
   const ess = Math.min(size.ess, changeEssOf(judgedGate(replay)))
   return {
     name: 'evidence of change',
-    found: `${count(ess)} effective rows speak for what the candidate does more often; a verdict needs ${essRefusedBelow}`,
-    state: ess >= essRefusedBelow ? 'good' : 'warning',
+    found: `${count(ess)} effective rows speak for what the candidate does more often; a verdict needs ${essDecidesFrom}`,
+    state: ess >= essDecidesFrom ? 'good' : 'warning',
   }
 }
 

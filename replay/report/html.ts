@@ -11,6 +11,7 @@ import { belief, closerLook, evidenceSpread, unfaithful } from './doubt.ts'
 import { comparison, segments, slowEnd } from './figures.ts'
 import { html, type Markup } from './markup.ts'
 import { figured, nameOf, page, section } from './page.ts'
+import { remedyText } from './remedies.ts'
 import {
   count,
   findingText,
@@ -18,7 +19,6 @@ import {
   plain,
   refusalText,
   relative,
-  remedyText,
   shortHash,
   shownFindings,
   signed,

@@ -14,6 +14,7 @@ import {
   worstSegments,
 } from './cells.ts'
 import { checksOf } from './checks.ts'
+import { remedyText } from './remedies.ts'
 import {
   armName,
   causeText,
@@ -26,7 +27,6 @@ import {
   percent,
   plain,
   refusalText,
-  remedyText,
   reproducedShare,
   shortHash,
   shownFindings,

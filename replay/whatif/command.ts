@@ -95,14 +95,13 @@ const commandLine = (words: readonly string[], command: Command): string => {
   const given = command.options.filter(
     (option) => command.getOptionValueSource(option.attributeName()) === 'cli' && !isOutput(option.name()),
   )
-  const flags = given.flatMap((option) => [
-    `--${option.name()}`,
-    ...[command.getOptionValue(option.attributeName())]
-      .flat()
-      .map((value) => String(value).replace(/\/\/[^@/]*@/, '//')),
-  ])
+  const flags = given.flatMap((option) => {
+    const values: string[] = [command.getOptionValue(option.attributeName())].flat().map(String)
+    return [`--${option.name()}`, ...(option.name() === 'source' ? values.map(withoutPassword) : values)]
+  })
   return ['signalbox', 'replay', 'whatif', ...words, ...flags].map(quote).join(' ')
 }
+const withoutPassword = (where: string): string => where.replace(/\/\/[^@/]*@/, '//')
 const isOutput = (name: string): boolean => ['json', 'requests'].includes(name)
 
 const run = (words: Words, options: Options, commandText: string): Promise<number> =>

@@ -258,7 +258,7 @@ const cascade = ({ cascade: hops }: WhatIf): Markup => {
   const caption = html`<b class="key production">failed at</b> → <b class="key candidate">asked next</b>`
   return section(
     'The fallback cascade',
-    `${count(sum(hops))} attempts fail in the scenario: ${count(sum(hops) - lost)} are followed by another, ${count(lost)} are not.`,
+    `${count(sum(hops))} attempts fail in the scenario: ${lost === 0 ? 'all' : count(sum(hops) - lost)} are followed by another${lost === 0 ? '' : `, ${count(lost)} by none`}.`,
     flowing(caption, ['failed at', 'asked next, and why', 'requests'], flows),
   )
 }

@@ -9,6 +9,7 @@ import { test } from 'node:test'
 import { promisify } from 'node:util'
 import { candidateTexts, fill, productionOf } from '../bench/replay-log.ts'
 import { judgeGate } from '../replay/promote/gate.ts'
+import { judged, loadGate } from '../replay/promote/gate-command.ts'
 import { parseGate } from '../replay/promote/gate-file.ts'
 import { openSource } from '../replay/read/source.ts'
 import { type Reexecuted, readReexecuted } from '../replay/reexec/answers.ts'
@@ -28,6 +29,7 @@ import { drawPrompt, type Prompt, recordFor, seeded, truthFeatures, truthOf } fr
 import { finding, kinds, of } from './replay-two-models.ts'
 
 const seed = Number(process.env.SEED ?? 7)
+const repetitions = 40
 const quick: ReplayOptions = { ...replayDefaults, replicates: 0, margin: 0.05 }
 const production = parsePolicy('name: p\nscore: candidate.rank\nchoose: {kind: highest}', truthFeatures)
 const moved = (when: string, rank = 3): Policy =>
@@ -40,7 +42,6 @@ const category = (name: string) => `request.tags["category"] == "${name}"`
 const careful = moved([category('psychology'), category('biology'), category('health')].join(' || '))
 const bold = moved('true')
 const qualityOf = ({ quality }: Outcome) => quality ?? 0
-const truthOfDifference = (candidate: Policy) => truthOf(candidate, qualityOf) - truthOf(production, qualityOf)
 
 const drawn = (rows: number, random: () => number, policy = production) => {
   const prompts = Array.from({ length: rows }, () => drawPrompt(random))
@@ -106,7 +107,8 @@ test('production explores nothing: answers asked anew promote what is good and r
   assert.ok(kinds(alone).includes('zero-support'))
   const good = replay(log.records, [production], careful, quick, asking(log, careful, uneven, random))
   assert.equal(good.verdict.kind, 'promote', JSON.stringify(good.verdict))
-  const bad = replay(log.records, [production], bold, { ...quick, margin: 0.02 }, asking(log, bold, uneven, random))
+  const some = { prompts: log.prompts.slice(0, 1000), records: log.records.slice(0, 1000) }
+  const bad = replay(some.records, [production], bold, { ...quick, margin: 0.02 }, asking(some, bold, uneven, random))
   assert.equal(bad.verdict.kind, 'reject', JSON.stringify(bad.verdict))
   assert.equal(finding(bad, 'quality'), 'harm')
   assert.equal(finding(bad, 'cost_usd'), 'held')
@@ -120,8 +122,7 @@ test('production explores nothing: answers asked anew promote what is good and r
   }
 })
 
-// With intervals that cover 93 % fewer than 49 of 60 hold the truth for 1 seed in 1,000; were the sample taken to be even they
-// would be off by more than their own width.
+// With intervals that cover 93 % fewer than 32 of 40 hold the truth for 1 seed in 1,000.
 for (const [name, policy] of [
   ['nothing', production],
   [
@@ -133,16 +134,16 @@ for (const [name, policy] of [
     const random = seeded(seed * 31)
     const truth = truthOf(bold, qualityOf) - truthOf(policy, qualityOf)
     let held = 0
-    for (let at = 0; at < 60; at++) {
-      const log = drawn(400, random, policy)
+    for (let at = 0; at < repetitions; at++) {
+      const log = drawn(300, random, policy)
       const { difference } = of(
         replay(log.records, [policy], bold, quick, asking(log, bold, uneven, random)),
         'quality',
       )
       held += Number(difference.low <= truth && truth <= difference.high)
     }
-    t.diagnostic(`covered ${held} of 60`)
-    assert.ok(held >= 49, `covered ${held} of 60`)
+    t.diagnostic(`covered ${held} of ${repetitions}`)
+    assert.ok(held >= 0.78 * repetitions, `covered ${held} of ${repetitions}`)
   })
 
 test('the sums give what the rows give: one score for both', () => {
@@ -216,7 +217,7 @@ test('answers of another candidate, of another log, or of a few tenants are refu
   assert.match(problemOf({ ...given, results: new Map(elsewhere) }), /another model than was asked/)
   assert.match(problemOf({ ...given, tenantShare: 0.5 }), /50 % of the tenants/)
   const later = drawn(1500, random).records.map((record) => ({ ...record, id: `later-${record.id}` }))
-  assert.match(problemOf(given, [...log.records, ...later]), /not a sample of this log.*inclusion weight 0\.[45]/)
+  assert.match(problemOf(given, [...log.records, ...later]), /not a sample of this log.*inclusion weight is 0\.[45]/)
 })
 
 test('text and page show what was paid for, and which figures rest on it', () => {
@@ -258,15 +259,19 @@ test('the command reads the file of answers, and says what it rests on', async (
   await writeFile(path('candidate.yaml'), careful.source)
   await writeFile(path('production.yaml'), production.source)
   await writeFile(path('gate.yaml'), 'goal: cost_usd\nmargins: {quality: 0.05}\n')
-  const common = ['--policy', 'candidate.yaml', '--source', 'log.ndjson', '--logged-policy', 'production.yaml']
-  const files = common.map((word) => (word.startsWith('--') ? word : path(word)))
-  const command = async (...words: readonly string[]) => {
-    const cli = new URL('../cli/main.ts', import.meta.url).pathname
-    const all = [cli, 'replay', ...words, ...files, '--reexecuted', path('results.ndjson'), '--json']
-    const { stdout } = await promisify(execFile)(process.execPath, all, { maxBuffer: 1 << 26 })
-    return JSON.parse(stdout)
+  const files = {
+    policy: path('candidate.yaml'),
+    source: path('log.ndjson'),
+    loggedPolicy: [path('production.yaml')],
+    reexecuted: path('results.ndjson'),
   }
-  const shown = await command('run', '--margin', '0.05', '--replicates', '0')
+  const cli = new URL('../cli/main.ts', import.meta.url).pathname
+  const words = ['--policy', files.policy, '--source', files.source, '--logged-policy', path('production.yaml')]
+  const more = ['--reexecuted', files.reexecuted, '--margin', '0.05', '--replicates', '0', '--json']
+  const { stdout } = await promisify(execFile)(process.execPath, [cli, 'replay', 'run', ...words, ...more], {
+    maxBuffer: 1 << 26,
+  })
+  const shown = JSON.parse(stdout)
   const answers = await readReexecuted(path('results.ndjson'))
   const inMemory = replay(log.records, [production], careful, quick, answers)
   assert.equal(shown.verdict.kind, 'promote')
@@ -275,13 +280,13 @@ test('the command reads the file of answers, and says what it rests on', async (
     shown.metrics.map(({ difference }: { difference: unknown }) => difference),
     JSON.parse(JSON.stringify(inMemory.metrics.map(({ difference }) => difference))),
   )
-  assert.equal((await command('gate', '--gate', path('gate.yaml'))).verdict, 'promote')
+  assert.equal((await judged(files, await loadGate(path('gate.yaml')))).kind, 'promote')
 })
 
 test('memory, ClickHouse on one thread and on three give the same figures', async (t) => {
   const collector = await temporaryCollector()
   t.after(() => collector.close())
-  await fill(collector.clickhouseUrl, 0, 2000)
+  await fill(collector.clickhouseUrl, 0, 1500)
   const source = openSource(collector.clickhouseUrl)
   t.after(() => source.close())
   const records: DecisionRecord[] = []

@@ -129,7 +129,7 @@ describe('the page in a real browser', { skip }, () => {
           assert.ok(y < 100 && height >= 30, `the banner is at ${y} px and ${height} px high`)
           assert.equal(await textOf(page, '.badge'), '✓ Calibrated')
           assert.equal(await textOf(page, 'h2'), 'Can the simulator be believed?')
-          assert.match(await textOf(page, 'h1'), /^Then cost .+, latency p95 .+\.$/)
+          assert.match(await textOf(page, 'h1'), /^Then (failures .+, )?cost .+, latency p95 .+\.$/)
           assert.match(
             await textOf(page, 'header ul'),
             /^large is down from 2026-.+traffic × 1\.5.*prompts are cached 60 s/,
@@ -169,6 +169,14 @@ describe('the page in a real browser', { skip }, () => {
     return look(pageOf({ ...scenario, calibration }), {}, async (page) => {
       assert.match(await textOf(page, '.light.warning'), /^! Uncalibrated.*only 80 requests were answered/)
       assert.equal(await textOf(page, '.simulated b'), 'SIMULATED, UNCALIBRATED')
+    })
+  })
+
+  test('failures come first, where they change: what fails is cheap and quick', () => {
+    const simulated = { ...scenario.simulated, failedShare: scenario.production.failedShare + 0.25 }
+    return look(pageOf({ ...scenario, simulated }), { width: 390 }, async (page) => {
+      assert.match(await textOf(page, 'h1'), /^Then failures \+25\.00 pp, cost /)
+      assert.match(await textOf(page, '.tiles li.bad'), /^failures\+25\.00 pp/)
     })
   })
 

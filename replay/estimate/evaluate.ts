@@ -148,7 +148,7 @@ export const evaluate = (means: Means, name: MetricName, whole: Diagnostics): Me
     ...(asked?.figures ?? { evidence: 'estimated' }),
     answers: means.hasAnswers ? answersOf(tally, metric) : 0,
     bootstrap: means.draws && rows > 0 ? bootstrapOf(sums, asked ? askedDifference : drDifference, means.draws) : null,
-    unpredicted: (tally.byMetric[metric * byMetricCount + byMetricAt.unpredicted] ?? 0) > 0,
+    unpredicted: !asked && (tally.byMetric[metric * byMetricCount + byMetricAt.unpredicted] ?? 0) > 0,
     estimators: estimatorsOf(sums, interval.candidate),
     ...disagreementOf(sums),
     sd: spreadOf(survey, metric),

@@ -49,6 +49,7 @@ const askedText = (condition: Condition): string => {
 const requirementTexts: Readonly<Record<RequirementName, (wanted: number) => string>> = {
   effective_rows: (rows) => `at least ${count(rows)} effective rows`,
   changed_effective_rows: (rows) => `at least ${count(rows)} effective rows behind what changes`,
+  answers: (answers) => `at least ${count(answers)} answers asked anew`,
   window_hours: (hours) => `at least ${duration(hours / hoursPerDay)} of traffic`,
   changed_share_max: (share) => `at most ${percent(share)} of the decisions changed`,
 }
@@ -66,6 +67,8 @@ const foundText = ({ replay }: GateResult, condition: Condition): string => {
       return duration(condition.found / hoursPerDay)
     case 'changed_share_max':
       return percent(condition.found)
+    case 'answers':
+      return count(condition.found)
     case 'effective_rows':
     case 'changed_effective_rows':
       return Number.isFinite(condition.found) ? count(condition.found) : 'nothing changes'
@@ -98,7 +101,7 @@ const verdictLines = (result: GateResult): (readonly [label: string, text: strin
     ['Fidelity', `${reproducedShare(verification)} % of the logged decisions come out the same`],
     [
       'Known from',
-      `${percent(shares.observed)} observed, ${percent(shares.estimated)} estimated, ${percent(shares.unsupported)} never tried`,
+      `${percent(shares.observed)} observed, ${percent(shares.estimated)} estimated, ${shares.reexecuted > 0 ? `${percent(shares.reexecuted)} re-executed, ` : ''}${percent(shares.unsupported)} never tried`,
     ],
     ['Next', nextTexts[result.kind] ?? (remedies || 'keep production, and replay again when there is more traffic')],
   ]

@@ -3,6 +3,9 @@
 import { roundingShare } from '../estimate/evaluate.ts'
 import { type MetricName, metrics } from '../estimate/metrics.ts'
 import {
+  answersDecideFrom,
+  byAnswers,
+  byLog,
   changeEssOf,
   essDecidesFrom,
   essOf,
@@ -17,7 +20,15 @@ import { type Gate, judgedMetrics, toleratedBy } from './gate-file.ts'
 const hourMs = 3_600_000
 
 /** What is asked of the evidence itself; where it is not met, the gate stays open. */
-export type RequirementName = 'effective_rows' | 'changed_effective_rows' | 'window_hours' | 'changed_share_max'
+export type RequirementName =
+  | 'effective_rows'
+  | 'changed_effective_rows'
+  | 'answers'
+  | 'window_hours'
+  | 'changed_share_max'
+
+/** Those without which not even harm is shown. */
+const evidenceNames: ReadonlySet<RequirementName> = new Set(['effective_rows', 'changed_effective_rows', 'answers'])
 
 export type Condition =
   | {
@@ -60,7 +71,7 @@ export const judgeGate = (replay: Replay, gate: Gate): GateResult => {
   })
   const requirements = requirementsOf(replay, gate, parts)
   const conditions = [...parts.map((part) => judgePart(gate, part)), ...requirements]
-  const isThin = requirements.some(({ name, result }) => name.endsWith('effective_rows') && result === 'open')
+  const isThin = requirements.some(({ name, result }) => evidenceNames.has(name) && result === 'open')
   if (!isThin && conditions.some(({ result }) => result === 'harm'))
     return { ...base, kind: 'reject', exitCode: 1, conditions }
   if (conditions.every(({ result }) => result === 'held')) return { ...base, kind: 'promote', exitCode: 0, conditions }
@@ -97,11 +108,13 @@ const requirementsOf = ({ window, shares }: Replay, { require }: Gate, parts: re
     found,
     wanted,
   })
+  const asked = byAnswers(parts)
   const changed = 1 - shares.observed
   const isWithin = changed <= require.changed_share_max
   return [
     atLeast('effective_rows', essOf(parts), require.effective_rows),
-    atLeast('changed_effective_rows', changeEssOf(parts), essDecidesFrom),
+    atLeast('changed_effective_rows', changeEssOf(byLog(parts)), essDecidesFrom),
+    ...(asked.length > 0 ? [atLeast('answers', changeEssOf(asked), answersDecideFrom)] : []),
     ...(require.window_hours > 0 ? [atLeast('window_hours', hours, require.window_hours)] : []),
     ...(require.changed_share_max < 1
       ? [

@@ -27,7 +27,7 @@ const resourceLimits = { maxOldGenerationSizeMb: 1024, maxYoungGenerationSizeMb:
 /** Slices that wait for a thread, per thread: one being decided, one ready. */
 const slicesAhead = 2
 const unusual =
-  "a log with repeated ids, impossible probabilities, rows that only their records say in full, draws by user or tenant, or a judge model's scores"
+  'a log with repeated ids, impossible probabilities, rows that only their records say in full, or draws by user or tenant'
 /** Slices gathered before what was added up is kept: about a million rows. */
 const roundSlicesDefault = 32
 
@@ -105,8 +105,7 @@ const gatherWhereDataIs = async (
   if (engine === 'js') return null
   try {
     if (reexecuted) throw new SqlDeclined('answers asked anew, which are known by the ids of their rows')
-    if (!survey)
-      throw new SqlDeclined(source.ask ? unusual : 'a log that is not in ClickHouse, or only the first turns of one')
+    if (!survey) throw new SqlDeclined(source.ask ? unusual : 'a log that is not in ClickHouse')
     return await gatherSql(source, survey, policies, candidates)
   } catch (error) {
     if (!(error instanceof SqlDeclined) || engine === 'sql') throw error
@@ -251,13 +250,14 @@ const thread = (input: WorkerInput) => {
   const member = {
     /** Resolves to itself as soon as it has room for a slice; rejects when the thread failed. */
     free: async () => {
-      while (waiting >= slicesAhead) {
+      for (;;) {
+        // A thread that failed makes no more room, whether or not somebody waited for it then.
+        await Promise.race([result.promise, Promise.resolve()])
+        if (waiting < slicesAhead) return member
         await new Promise<void>((resolve) => {
           wake = resolve
         })
-        await Promise.race([result.promise, Promise.resolve()])
       }
-      return member
     },
     send: (task: Exclude<WorkerTask, 'end'>): void => {
       waiting++

@@ -93,7 +93,7 @@ const rows: readonly Row[] = [
   { title: 'cost per 1,000', path: '', of: (s) => (s.requests > 0 ? (1000 * s.costUsd) / s.requests : null), say: usd },
   ...quantileRows('latency', 'latencyMs'),
   ...quantileRows('TTFT', 'ttftMs'),
-  { title: 'failed', path: 'failedShare', of: (s) => s.failedShare, say: share, isShare: true },
+  { title: 'failures', path: 'failedShare', of: (s) => s.failedShare, say: share, isShare: true },
   { title: 'fell back', path: 'fellBackShare', of: (s) => s.fellBackShare, say: share, isShare: true },
   { title: 'client left', path: 'leftShare', of: (s) => s.leftShare, say: share, isShare: true },
   { title: 'late or failed', path: 'sloMissShare', of: (s) => s.sloMissShare, say: share, isShare: true },
@@ -106,7 +106,7 @@ type Pair = Pick<WhatIf, 'production' | 'simulated'>
 const changeOf = ({ of, isShare, isNeutral }: Row, { production, simulated }: Pair) => {
   const [before, after] = [of(production), of(simulated)]
   if (before === null || after === null || before === after) return { text: '', kind: '' }
-  const points = `${after > before ? '+' : '−'}${Math.abs((after - before) * 100).toFixed(2)} points`
+  const points = `${after > before ? '+' : '−'}${Math.abs((after - before) * 100).toFixed(2)} pp`
   const factor =
     before > 0 && after / before >= factorMin
       ? `× ${Number((after / before).toPrecision(2)).toLocaleString('en-US')}`
@@ -115,7 +115,10 @@ const changeOf = ({ of, isShare, isNeutral }: Row, { production, simulated }: Pa
   return { text, kind: isNeutral || !/[1-9]/.test(text) ? '' : after < before ? 'good' : 'bad' }
 }
 
-const headlineRows = rows.filter(({ path }) => ['costUsd', 'latencyMs.p95', 'ttftMs.p95', 'failedShare'].includes(path))
+/** What is said first; failures before all, because what fails is cheap and quick. */
+const headlineRows = ['failedShare', 'costUsd', 'latencyMs.p95', 'ttftMs.p95'].flatMap((path) =>
+  rows.filter((row) => row.path === path),
+)
 
 const marks = { good: '✓', warning: '!', bad: '✗' } as const
 
@@ -160,7 +163,7 @@ const changes = (whatIf: WhatIf): Markup => {
   const late = whatIf.sloMs === null ? '' : ` Late: after more than ${ms(whatIf.sloMs)}.`
   return section(
     'What would change',
-    `Production is simulated too, so that what the simulator gets wrong is on both sides. First order: the scenario hits, and nobody reroutes. Simulated: policy, fallbacks and queues react.${late}`,
+    `Production is simulated too, so that what the simulator gets wrong is on both sides. First order: the scenario hits, and nobody reroutes. Simulated: policy, fallbacks and queues react. Times are of answered requests: what fails is cheap and quick, and no gain.${late}`,
     [
       html`<ul class="tiles">${headlineRows.filter(isNews).map((row) => tile(row, whatIf))}</ul>`,
       table(

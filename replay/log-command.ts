@@ -6,6 +6,7 @@ import { Command, InvalidArgumentError, Option } from 'commander'
 import type { FeatureTypes } from '../router/policy/cel.ts'
 import { featureTypesOf, type Policy, PolicyError, parsePolicy, policyText } from '../router/policy/policy.ts'
 import type { DecisionRecord } from '../router/policy/record.ts'
+import type { Goal } from './judge/gate.ts'
 import { openSource, type Selection, type Source, SourceError } from './read/source.ts'
 import type { Progress } from './redecide/engine.ts'
 import type { LoggedPolicy } from './redecide/verify.ts'
@@ -23,6 +24,15 @@ const passes = 2
 export type LogOptions = Selection & { readonly source: string; readonly loggedPolicy?: readonly string[] }
 
 export type CandidateOptions = LogOptions & { readonly policy: string }
+
+/** What may be asked to get better, as people say it on a command line. */
+export const goals: Readonly<Record<string, Goal>> = { cost: 'cost_usd', latency: 'latency_ms', quality: 'quality' }
+
+/** A word as a shell takes it. */
+export const quoted = (text: string): string =>
+  /^[\w./:@%+=-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`
+/** An address without what it may know of users and passwords. */
+export const withoutPassword = (where: string): string => where.replace(/\/\/[^@/]*@/, '//')
 
 export const example = (line: string): string => `\nExample:\n  signalbox replay ${line}`
 

@@ -16,7 +16,7 @@ import {
   withSource,
 } from './log-command.ts'
 import { SourceError } from './read/source.ts'
-import { threadsMax } from './redecide/engine.ts'
+import { type Engine, engines, threadsMax } from './redecide/engine.ts'
 import { readReexecuted } from './reexec/answers.ts'
 import { reportHtml } from './report/html.ts'
 import { reportText } from './report/text.ts'
@@ -30,6 +30,7 @@ export type ReplayOfOptions = CandidateOptions & {
   readonly threads?: number
   readonly checkpoint?: string
   readonly reexecuted?: string
+  readonly engine?: Engine
 }
 
 type RunOptions = ReplayOfOptions & {
@@ -100,6 +101,14 @@ export const runCommand = (): Command =>
       'how many threads decide',
       number(`a whole number from 1 to ${threadsMax}`, 0, threadsMax, true),
     )
+    .addOption(
+      new Option(
+        '--engine <name>',
+        'where decisions are made again: in ClickHouse (sql), here (js), or in ClickHouse as long as it can say all of it (auto)',
+      )
+        .choices(engines)
+        .default('auto'),
+    )
     .option('--checkpoint <file>', 'keep progress here every million rows, and go on from it when started again')
     .option('--html <file>', 'also write the report as one HTML file')
     .option('--json', 'print everything as JSON')
@@ -118,6 +127,11 @@ export const replayOf = async (options: ReplayOfOptions, judged: ReplayOptions):
       reexecuted: options.reexecuted === undefined ? null : await readReexecuted(options.reexecuted),
       ...(threads === undefined ? {} : { threads }),
       ...(checkpoint === undefined ? {} : { checkpoint }),
+      // A file of progress is the other engine's.
+      engine: checkpoint === undefined ? (options.engine ?? 'auto') : 'js',
+      onDeclined: (because: string): void => {
+        process.stderr.write(`signalbox replay: deciding in JavaScript, as SQL declines ${because}\n`)
+      },
     }
     const [replay] = await withProgress(source, (onProgress) =>
       replaySource(

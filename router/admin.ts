@@ -49,7 +49,7 @@ const whyOf = ({ request }: Asked): Why => ({
 
 /** Puts a policy in force above `below`, and tells. */
 const swap = (core: Core, kind: PolicyChange['kind'], policy: Policy, below: readonly InForce[], why: Why): void => {
-  clearTimeout(core.lease)
+  lease(core, null)
   const change = { kind, from: core.policies[0].policy.hash, to: policy.hash, ...why }
   const entry = { policy, change: kind, since: new Date().toISOString(), ...why }
   core.policies = [entry, ...below.slice(0, policiesMax)]
@@ -71,6 +71,7 @@ const stepBack = (core: Core, why: Why): boolean => {
  */
 const lease = (core: Core, seconds: number | null): void => {
   clearTimeout(core.lease)
+  core.lease = undefined
   if (seconds === null) return
   const expire = () => stepBack(core, { by: 'the router', reason: 'its lease was not renewed' })
   core.lease = setTimeout(expire, seconds * 1000).unref()
@@ -92,6 +93,15 @@ const isExpected = ({ core, request, response }: Asked): boolean => {
   return false
 }
 
+/**
+ * What can be gone back to from a new policy: not one that was in force on trial, which only who watched it could answer for, and
+ * not the new one itself, as when a trial ends with the policy that was there before it.
+ */
+const belowA = (policy: Policy, { lease: trial, policies }: Core): readonly InForce[] => {
+  const below = trial ? policies.slice(1) : policies
+  return below[0]?.policy.hash === policy.hash ? below.slice(1) : below
+}
+
 const putPolicy = async (asked: Asked): Promise<void> => {
   const { core, request, response } = asked
   const text = await readBody(request)
@@ -109,7 +119,7 @@ const putPolicy = async (asked: Asked): Promise<void> => {
     return refuse(response, 400, 'lease_invalid', `lease_s: wanted a number above 0 and at most ${leaseSecondsMax}`)
   const isNew = policy.hash !== core.policies[0].policy.hash
   if (isNew && !isExpected(asked)) return
-  if (isNew) swap(core, 'put', policy, core.policies, whyOf(asked))
+  if (isNew) swap(core, 'put', policy, belowA(policy, core), whyOf(asked))
   lease(core, leaseSeconds)
   answerPolicies(asked)
 }

@@ -141,7 +141,7 @@ let evidence: ReturnType<typeof gateSummary> & { id: string }
 const planned = async (id: string, hoursMax = 1, text = candidateText): Promise<Promotion> => {
   const { name, hash, source } = await putInForce(productionText)
   const [production, candidate] = [{ name, hash, source }, policyText(text, 'candidate')]
-  const of = { ...evidence, gate: { ...gate, canary: { ...gate.canary, hours_max: hoursMax } } }
+  const of = { ...evidence, candidate, gate: { ...gate, canary: { ...gate.canary, hours_max: hoursMax } } }
   const promotion = plan(of, { production, candidate, canary: canaryOf(production, candidate, 0.5) }, id, Date.now())
   await ledger.record(promotion)
   return promotion

@@ -263,7 +263,7 @@ test('--html writes the JSON of --json with the curves, and the printed command 
   const again = (/<pre[^>]*>(.*?)<\/pre>/s.exec(page)?.[1] ?? '').replaceAll('&#39;', "'")
   assert.match(again, /^signalbox replay whatif price --model large=\+30% \+ traffic --scale 2 --source log\.ndjson /)
   rmSync(join(folder, 'whatif.html'))
-  assert.equal(shell(again).stderr, '')
+  assert.match(shell(again).stdout, /^SIMULATED.*\n\nreport: whatif\.html\n$/s)
   assert.equal(readFileSync(join(folder, 'whatif.html'), 'utf8'), page)
   const refused = shell(`${typed.replace('whatif.html', 'absent/whatif.html')}`)
   assert.deepEqual([refused.status, refused.stdout], [64, ''])

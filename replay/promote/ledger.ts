@@ -6,6 +6,7 @@ import { type ClickHouseClient, ClickHouseLogLevel, createClient } from '@clickh
 import type { Attributes } from '../../router/policy/attributes.ts'
 import { promotionSpans } from '../../router/policy/promotion.ts'
 import { type DecisionRecord, outcomeStatuses } from '../../router/policy/record.ts'
+import { issueText } from '../../router/policy/yaml.ts'
 import { metrics } from '../estimate/metrics.ts'
 import type { ArmSum } from './canary.ts'
 import type { GateSummary } from './gate-report.ts'
@@ -15,10 +16,11 @@ const requestMsMax = 60_000
 const triesMax = 5
 const retryMsFirst = 200
 const promotionsMax = 10_000
+const problemsShownMax = 3
 
 /** A promotion could not be recorded or read. */
 export class LedgerError extends Error {
-  readonly code: 'ledger-unreachable' | 'promotion-not-found'
+  readonly code: 'ledger-unreachable' | 'promotion-not-found' | 'promotion-invalid'
   constructor(code: LedgerError['code'], message: string) {
     super(message)
     this.code = code
@@ -44,13 +46,13 @@ export const openLedger = (otlpUrl: string, clickhouseUrl: string): Ledger => {
     log: { level: ClickHouseLogLevel.OFF },
   })
   const promotionsWhere = async (condition: string, id = ''): Promise<Promotion[]> => {
-    const rows = await ask<{ promotion: string }>(
+    const rows = await ask<{ id: string; promotion: string }>(
       client,
-      `SELECT argMax(promotion, seq) AS promotion FROM otel.promotions FINAL WHERE ${condition}
+      `SELECT id, argMax(promotion, seq) AS promotion FROM otel.promotions FINAL WHERE ${condition}
        GROUP BY id ORDER BY min(time) LIMIT ${promotionsMax}`,
       { id },
     )
-    return rows.map(({ promotion }) => promotionSchema.parse(JSON.parse(promotion)))
+    return rows.map(({ id, promotion }) => readPromotion(id, promotion))
   }
   return {
     record: (promotion) => send(otlpUrl, promotionSpans.promotion, promotionToAttributes(promotion)),
@@ -76,6 +78,28 @@ export const openLedger = (otlpUrl: string, clickhouseUrl: string): Ledger => {
 /** Keeps what a gate made of a replay, in `otel.replay_runs`. Throws a LedgerError. */
 export const recordReplay = (otlpUrl: string, summary: GateSummary, id: string): Promise<void> =>
   send(otlpUrl, promotionSpans.replay, replayToAttributes(summary, id))
+
+/** A row as a promotion: anybody who may send spans can write one, so it is read like any other input. */
+const readPromotion = (id: string, text: string): Promotion => {
+  const fail = (problem: string): never => {
+    throw new LedgerError('promotion-invalid', `reading promotion '${id}' from otel.promotions: ${problem}`)
+  }
+  let input: unknown
+  try {
+    input = JSON.parse(text)
+  } catch (error) {
+    return fail(`not JSON: ${(error as Error).message}`)
+  }
+  const { success, data, error } = promotionSchema.safeParse(input)
+  if (!success)
+    return fail(
+      error.issues
+        .slice(0, problemsShownMax)
+        .map((issue) => issueText(issue, input))
+        .join('; '),
+    )
+  return data.id === id ? data : fail(`it is promotion '${data.id}' by its own text`)
+}
 
 const hostOf = (url: string): string => new URL(url).host
 

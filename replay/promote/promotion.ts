@@ -82,30 +82,42 @@ export const canaryOf = (production: PolicyText, candidate: PolicyText, share: n
   return policyText(canonicalJson({ name, split: { per: 'session', arms } }), 'the canary')
 }
 
-/** The first state of a promotion whose gate was passed. */
+/** The evidence is not that of the policy to be promoted. */
+export class PromotionError extends Error {
+  readonly code = 'evidence-of-another-policy'
+}
+
+/** The first state of a promotion whose gate was passed. Throws a PromotionError when it was passed by another candidate. */
 export const plan = (
   evidence: GateSummary & { readonly id: string },
   policies: Pick<Promotion, 'production' | 'candidate' | 'canary'>,
   id: string,
   nowMs: number,
-): Promotion => ({
-  v: 1,
-  id,
-  seq: 1,
-  state: 'planned',
-  cause: 'gate',
-  reason: 'the gate was passed',
-  started_at: new Date(nowMs).toISOString(),
-  changed_at: new Date(nowMs).toISOString(),
-  replay_id: evidence.id,
-  ...policies,
-  share: evidence.gate.canary.share,
-  gate: evidence.gate,
-  predicted: evidence.metrics
-    .map(({ metric, difference: { value, low, high } }) => ({ metric, value, low, high }))
-    .filter(isKnown),
-  realised: null,
-})
+): Promotion => {
+  const { candidate } = policies
+  if (evidence.candidate.hash !== candidate.hash)
+    throw new PromotionError(
+      `promoting '${candidate.name}': the gate was passed by ${evidence.candidate.hash}, but its text has become ${candidate.hash} since`,
+    )
+  return {
+    v: 1,
+    id,
+    seq: 1,
+    state: 'planned',
+    cause: 'gate',
+    reason: 'the gate was passed',
+    started_at: new Date(nowMs).toISOString(),
+    changed_at: new Date(nowMs).toISOString(),
+    replay_id: evidence.id,
+    ...policies,
+    share: evidence.gate.canary.share,
+    gate: evidence.gate,
+    predicted: evidence.metrics
+      .map(({ metric, difference: { value, low, high } }) => ({ metric, value, low, high }))
+      .filter(isKnown),
+    realised: null,
+  }
+}
 
 const isKnown = (effect: Effect): boolean => [effect.value, effect.low, effect.high].every(Number.isFinite)
 

@@ -27,7 +27,7 @@ const resourceLimits = { maxOldGenerationSizeMb: 1024, maxYoungGenerationSizeMb:
 /** Slices that wait for a thread, per thread: one being decided, one ready. */
 const slicesAhead = 2
 const unusual =
-  'a log with repeated ids, impossible probabilities, rows that only their records say in full, or draws by user or tenant'
+  "a log with repeated ids, impossible probabilities, rows that only their records say in full, draws by user or tenant, or a judge model's scores"
 /** Slices gathered before what was added up is kept: about a million rows. */
 const roundSlicesDefault = 32
 
@@ -105,7 +105,8 @@ const gatherWhereDataIs = async (
   if (engine === 'js') return null
   try {
     if (reexecuted) throw new SqlDeclined('answers asked anew, which are known by the ids of their rows')
-    if (!survey) throw new SqlDeclined(source.ask ? unusual : 'a log that is not in ClickHouse')
+    if (!survey)
+      throw new SqlDeclined(source.ask ? unusual : 'a log that is not in ClickHouse, or only the first turns of one')
     return await gatherSql(source, survey, policies, candidates)
   } catch (error) {
     if (!(error instanceof SqlDeclined) || engine === 'sql') throw error

@@ -3,17 +3,19 @@
 import { mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type Command, InvalidArgumentError, Option } from 'commander'
-import type { Goal } from '../judge/gate.ts'
 import {
   type CandidateOptions,
   example,
   exitWith,
+  goals,
   number,
   policiesOf,
   progressBar,
+  quoted,
   readPolicyFile,
   sourceCommand,
   timeOf,
+  withoutPassword,
   withSource,
 } from '../log-command.ts'
 import { SourceError } from '../read/source.ts'
@@ -24,7 +26,6 @@ import { type OnProgress, type Search, search, searchDefaults } from './search.t
 import { type Dimension, parameterText, pointsMax, pointsOf, readDimension } from './template.ts'
 import { searchText, togetherText } from './text.ts'
 
-const goals: Readonly<Record<string, Goal>> = { cost: 'cost_usd', latency: 'latency_ms', quality: 'quality' }
 const pointsDefault = 64
 const roundsMax = 6
 const finalistsMax = 32
@@ -192,15 +193,14 @@ export const policyFile = (
 
 /** The command that makes this search again, passwords left out. */
 const commandLine = ({ json, html, output, vary, loggedPolicy = [], holdOut, ...others }: SearchArguments): string => {
-  const quote = (text: string) => (/^[\w./:@%+=-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`)
   const valuesOf = (one: Dimension) => (one.kind === 'list' ? one.values.join(',') : `${one.low}..${one.high}`)
-  const source = others.source.replace(/\/\/[^@/]*@/, '//')
+  const source = withoutPassword(others.source)
   const cut = others.selectUntil === undefined ? { holdOut } : {}
   const flags = Object.entries({ ...others, source, ...cut }).map(([name, value]) => {
     const flag = name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)
-    return value === true ? `--${flag}` : `--${flag} ${quote(String(value))}`
+    return value === true ? `--${flag}` : `--${flag} ${quoted(String(value))}`
   })
-  const varied = vary.map((one) => `--vary ${quote(`${one.name}=${valuesOf(one)}`)}`)
-  const logged = loggedPolicy.length > 0 ? [`--logged-policy ${loggedPolicy.map(quote).join(' ')}`] : []
+  const varied = vary.map((one) => `--vary ${quoted(`${one.name}=${valuesOf(one)}`)}`)
+  const logged = loggedPolicy.length > 0 ? [`--logged-policy ${loggedPolicy.map(quoted).join(' ')}`] : []
   return ['signalbox replay search', ...varied, ...flags, ...logged].join(' ')
 }

@@ -6,7 +6,6 @@ import { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { Command } from 'commander'
 import { featureTypesOf } from '../../router/policy/policy.ts'
-import type { DecisionRecord } from '../../router/policy/record.ts'
 import {
   collect,
   evidenceExitCode,
@@ -16,19 +15,19 @@ import {
   number,
   policiesOf,
   progressBar,
+  quoted,
   sourceCommand,
   timeOf,
+  withoutPassword,
   withSource,
 } from '../log-command.ts'
 import { SourceError } from '../read/source.ts'
-import type { LoggedPolicy } from '../redecide/verify.ts'
 import { parseWords, partsHelp, readScenario, type Words } from './arguments.ts'
 import { whatIfHtml } from './page.ts'
-import { ScenarioError } from './scenario.ts'
 import type { Simulated } from './simulate.ts'
 import { whatIfText } from './text.ts'
 import { distributionsOf } from './times.ts'
-import { type WhatIfOptions, whatIf } from './whatif.ts'
+import { whatIf } from './whatif.ts'
 
 type Options = LogOptions & {
   readonly policy?: string
@@ -91,7 +90,6 @@ const windowOf = ({ rest }: Words, command: Command): { from?: string; to?: stri
 
 /** The command that makes the page again, without what a source's URL may know of passwords. */
 const commandLine = (words: readonly string[], command: Command): string => {
-  const quote = (text: string) => (/^[\w./:@%+=-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`)
   const given = command.options.filter(
     (option) => command.getOptionValueSource(option.attributeName()) === 'cli' && !isOutput(option.name()),
   )
@@ -99,9 +97,8 @@ const commandLine = (words: readonly string[], command: Command): string => {
     const values: string[] = [command.getOptionValue(option.attributeName())].flat().map(String)
     return [`--${option.name()}`, ...(option.name() === 'source' ? values.map(withoutPassword) : values)]
   })
-  return ['signalbox', 'replay', 'whatif', ...words, ...flags].map(quote).join(' ')
+  return ['signalbox', 'replay', 'whatif', ...words, ...flags].map(quoted).join(' ')
 }
-const withoutPassword = (where: string): string => where.replace(/\/\/[^@/]*@/, '//')
 const isOutput = (name: string): boolean => ['json', 'requests'].includes(name)
 
 const run = (words: Words, options: Options, commandText: string): Promise<number> =>
@@ -113,14 +110,15 @@ const run = (words: Words, options: Options, commandText: string): Promise<numbe
     const bar = progressBar('simulating {bar} {percentage} %  {eta_formatted} left')
     bar?.start(1, 0)
     try {
-      const supposed = {
+      const {
+        whatIf: result,
+        requests,
+        production,
+      } = whatIf(records, policies, {
         parts: [...scenario, ...words.parts],
         policy,
         seed: options.seed,
         sloMs: options.sloMs ?? null,
-      }
-      const { whatIf: result, requests } = whatIf(records, policies, {
-        ...supposed,
         onProgress: (done, of) => {
           bar?.setTotal(of)
           bar?.update(done)
@@ -128,31 +126,16 @@ const run = (words: Words, options: Options, commandText: string): Promise<numbe
       })
       bar?.stop()
       if (options.requests !== undefined) await writeRequests(options.requests, requests)
-      if (options.html !== undefined) {
-        const distributions = distributionsOf(records, productionOf(records, policies, supposed), requests)
-        await writePage(options.html, whatIfHtml(result, distributions, commandText))
-      }
+      if (options.html !== undefined)
+        await writePage(options.html, whatIfHtml(result, distributionsOf(records, production, requests), commandText))
       const colour = process.stdout.isTTY === true && process.stdout.hasColors()
       process.stdout.write(options.json ? `${JSON.stringify(result, null, 2)}\n` : whatIfText(result, { colour }))
+      if (!options.json && options.html !== undefined) process.stdout.write(`\nreport: ${options.html}\n`)
       return result.calibration.calibrated ? 0 : evidenceExitCode
     } finally {
       bar?.stop()
     }
   })
-
-/** Production simulated by itself; null where a policy that decided is not at hand and only the candidate can be simulated. */
-const productionOf = (
-  records: readonly DecisionRecord[],
-  policies: readonly LoggedPolicy[],
-  supposed: WhatIfOptions,
-): readonly Simulated[] | null => {
-  try {
-    return whatIf(records, policies, { ...supposed, parts: [], policy: null }).requests
-  } catch (error) {
-    if (error instanceof ScenarioError) return null
-    throw error
-  }
-}
 
 const writePage = async (path: string, html: string): Promise<void> => {
   try {

@@ -26,11 +26,11 @@ export type Distributions = {
 
 /**
  * How long answered requests take, in milliseconds at 101 shares from 0 to 0.995: as logged, in production simulated by
- * itself (null where it is not at hand), and in the scenario.
+ * itself, and in the scenario.
  */
 export const distributionsOf = (
   records: readonly DecisionRecord[],
-  production: readonly Simulated[] | null,
+  production: readonly Simulated[],
   simulated: readonly Simulated[],
 ): Distributions => {
   const answered = records.flatMap(({ outcome }) => (outcome?.status === 'ok' ? [outcome] : []))
@@ -39,7 +39,7 @@ export const distributionsOf = (
       curveOf(requests.filter(({ status }) => status === 'ok').map((request) => request[name]))
     return {
       logged: curveOf(answered.map((outcome) => outcome[field])),
-      production: production && times(production),
+      production: times(production),
       simulated: times(simulated),
     }
   }

@@ -45,7 +45,12 @@ export type WhatIf = {
 
 /** What the log knows of a target: its attempts, and whether its calls could be timed by themselves. */
 export type TargetNote = { readonly model: string; readonly attempts: number; readonly isTimed: boolean }
-export type WhatIfRun = { readonly whatIf: WhatIf; readonly requests: readonly Simulated[] }
+export type WhatIfRun = {
+  readonly whatIf: WhatIf
+  /** Every request in the scenario, and in production simulated by itself. */
+  readonly requests: readonly Simulated[]
+  readonly production: readonly Simulated[]
+}
 
 const worldAsLogged = worldOf([])
 /** A small log is simulated by itself more than once for the calibration, so that it is not judged by the luck of one run. */
@@ -86,6 +91,7 @@ export const whatIf = (
   )
   return {
     requests: simulated.requests,
+    production: production.requests,
     whatIf: {
       v: 1,
       evidence: 'simulated',

@@ -119,8 +119,8 @@ const byMetricSql = (
   }
 }
 
-/** The end of an id as a number, by which its row can be found. */
-const endOfId = 'toUInt64(reinterpretAsUInt128(decision_id))'
+/** The end of an id as a number, by which its row can be found: its beginning is a time, and shared by many. */
+const endOfId = 'toUInt64(bitShiftRight(reinterpretAsUInt128(decision_id), 64))'
 
 /** Ends of ids by rank, the least first: the rank's bits before the id's, as one number that sorts like the pair. */
 const firstIds = (rank: string, max: number, condition: string): string => {

@@ -74,6 +74,7 @@ const mistakes: Readonly<Record<string, number>> = {
   'source-empty': evidenceExitCode,
   'source-unreadable': usageExitCode,
   'policy-invalid': usageExitCode,
+  'sql-declined': usageExitCode,
   'gate-invalid': usageExitCode,
   'scenario-invalid': usageExitCode,
   'payload-invalid': usageExitCode,

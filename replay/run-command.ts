@@ -196,6 +196,7 @@ const commandLine = (options: RunOptions): string => {
     ...flag('reexecuted', options.reexecuted),
     ...(options.replicates === replayDefaults.replicates ? [] : flag('replicates', options.replicates)),
     ...(options.seed === replayDefaults.seed ? [] : flag('seed', options.seed)),
+    ...(options.engine === 'auto' ? [] : flag('engine', options.engine)),
     ...(options.loggedPolicy ? ['--logged-policy', ...options.loggedPolicy.map(quote)] : []),
     ...(options.trustPropensities ? ['--trust-propensities'] : []),
     ...(options.missingAtRandom ? ['--missing-at-random'] : []),

@@ -2,6 +2,8 @@
 // log that is cut otherwise when a replay is gone on with. It must say so, soon, and never hand out half a result.
 import assert from 'node:assert/strict'
 import { mkdir, mkdtemp, readdir, readFile, rm, truncate, writeFile } from 'node:fs/promises'
+import { createServer, request } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
@@ -136,4 +138,63 @@ test('progress cut short, a folder in its place, or a disk that takes no more: s
     message: /keeping the replay's progress in .*: ENOENT/,
   })
   assert.deepEqual(await readdir(folder), [])
+})
+
+test('a log with a model of its own for each request is refused by their number, and not tried until memory is gone', async () => {
+  const file = join(folder, 'models.ndjson')
+  const [record] = await (async () => {
+    for await (const first of source.records()) return [first]
+    return []
+  })()
+  assert.ok(record)
+  const lines = Array.from({ length: 700 }, (_, at) => {
+    const candidates = record.candidates.map((candidate) => ({ ...candidate, model: `${candidate.model}-${at}` }))
+    return `${JSON.stringify({ ...record, id: `d-${at}`, candidates, chosen: `${record.chosen}-${at}`, plan: [] })}\n`
+  })
+  await writeFile(file, lines.join(''))
+  await assert.rejects(run(openSource(file)), {
+    code: 'record-invalid',
+    message: /models\.ndjson names 3500 models, such as 'large-0'; a replay compares up to 1000/,
+  })
+  await rm(file)
+})
+
+test('a server that goes away, cuts a slice off or answers something else in its place is an error with its address', async () => {
+  let broken: 'never' | 'cut' | 'gone' | 'page' = 'never'
+  const proxy = createServer((asked, response) => {
+    void asked.toArray().then((parts) => {
+      const body = Buffer.concat(parts)
+      if (broken === 'gone' && body.includes('FORMAT Native')) return asked.socket.destroy()
+      const { method, headers, url } = asked
+      const onward = request(
+        `${collector.clickhouseUrl}${url}`,
+        { ...(method ? { method } : {}), headers },
+        (found) => {
+          if (broken === 'never' || !body.includes('FORMAT Native')) {
+            response.writeHead(found.statusCode ?? 500, found.headers)
+            return void found.pipe(response)
+          }
+          found.resume()
+          response.writeHead(200, broken === 'page' ? {} : { ...found.headers })
+          if (broken === 'page') return void response.end('<html>upstream is restarting</html>')
+          found.once('data', (bytes: Buffer) => response.write(bytes.subarray(0, 1000), () => asked.socket.destroy()))
+        },
+      )
+      onward.end(body)
+    })
+  })
+  await new Promise<void>((resolve) => proxy.listen(0, '127.0.0.1', resolve))
+  const { port } = proxy.address() as AddressInfo
+  const from = openSource(`http://127.0.0.1:${port}`)
+  const [whole] = await run(from)
+  assert.equal(whole?.rows, 1200)
+  for (const how of ['cut', 'gone', 'page'] as const) {
+    broken = how
+    const error = await run(from).catch((thrown: unknown) => thrown)
+    assert.ok(error instanceof SourceError, `${how}: ${error}`)
+    assert.match(error.message, how === 'page' ? /Native format: byte/ : /ClickHouse at http:\/\/127\.0\.0\.1/)
+  }
+  await from.close()
+  proxy.closeAllConnections()
+  await new Promise((resolve) => proxy.close(resolve))
 })

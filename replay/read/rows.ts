@@ -152,9 +152,12 @@ const requestReader = (block: Block): ((row: number) => DecisionRecord['request'
   return (row) => {
     const tags: Record<string, string> = {}
     const texts = values(row)
-    keys(row).forEach((key, at) => {
-      tags[key] = texts[at] as string
-    })
+    for (const [at, key] of keys(row).entries()) {
+      const value = texts[at] as string
+      // A client may call a tag `__proto__`, and assigning that would lose it.
+      if (key !== '__proto__') tags[key] = value
+      else Object.defineProperty(tags, key, { value, enumerable: true, configurable: true, writable: true })
+    }
     return {
       model: model[row] as string,
       input_tokens: inputTokens[row] as number,

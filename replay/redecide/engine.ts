@@ -14,7 +14,7 @@ import type { Reexecuted } from '../reexec/answers.ts'
 import { type Checkpoint, checkpointAt } from './checkpoint.ts'
 import { type Gathered, mergeGathered, startGathering } from './gather.ts'
 import { gatherSql } from './gather-sql.ts'
-import { isToldRight, type Survey, startRetelling, startSurvey } from './survey.ts'
+import { isToldRight, noneArm, type Survey, startRetelling, startSurvey } from './survey.ts'
 import { surveySql } from './survey-sql.ts'
 import { type LoggedPolicy, shelve } from './verify.ts'
 import type { WorkerAnswer, WorkerInput, WorkerTask } from './worker.ts'
@@ -22,6 +22,8 @@ import type { WorkerAnswer, WorkerInput, WorkerTask } from './worker.ts'
 /** Records of a source of lines that are kept between the passes. */
 const keptRecordsMax = 100_000
 export const threadsMax = 64
+/** Every pair of models has its sums; a log with more holds something else where the model should be. */
+const modelsMax = 1000
 /** A thread holds sums, and a few hundred records at a time. */
 const resourceLimits = { maxOldGenerationSizeMb: 1024, maxYoungGenerationSizeMb: 32 }
 /** Slices that wait for a thread, per thread: one being decided, one ready. */
@@ -72,6 +74,12 @@ export const surveyLog = async (
   const read = rereadable(source)
   const asked = (source.ask && (await surveySql(source.ask, policies, options.objective))) ?? null
   const survey = asked ?? (await surveyRecords(read, policies, options))
+  const models = survey.armNames.filter((name) => name !== noneArm)
+  if (models.length > modelsMax)
+    throw new SourceError(
+      'record-invalid',
+      `reading decision records: ${source.name} names ${models.length} models, such as '${models[0]}'; a replay compares up to ${modelsMax}`,
+    )
   const threads = Math.min(threadsMax, options.threads ?? availableParallelism())
   const gather = async (candidates: readonly Policy[]): Promise<Gathered> => {
     const inSql = await gatherWhereDataIs(source, asked, policies, candidates, options)
@@ -109,7 +117,8 @@ const gatherWhereDataIs = async (
       throw new SqlDeclined(source.ask ? unusual : 'a log that is not in ClickHouse, or only the first turns of one')
     return await gatherSql(source, survey, policies, candidates)
   } catch (error) {
-    if (!(error instanceof SqlDeclined) || engine === 'sql') throw error
+    if (!(error instanceof SqlDeclined)) throw error
+    if (engine === 'sql') throw new SqlDeclined(`deciding again in SQL: it declines ${error.message}`)
     if (source.ask) onDeclined?.(error.message)
     return null
   }

@@ -8,7 +8,7 @@ import type { Source } from '../read/source.ts'
 import { chunkOf, type Fit, fitOf } from './chunk.ts'
 import type { Gathered } from './gather.ts'
 import { candidateSql, namedRows, readCandidate } from './gather-sql/candidate.ts'
-import { rowsSql, type SumsRow } from './gather-sql/columns.ts'
+import type { SumsRow } from './gather-sql/columns.ts'
 import { verifySql } from './gather-sql/fidelity.ts'
 import { logSql, readLog } from './gather-sql/log.ts'
 import type { Survey } from './survey.ts'
@@ -55,7 +55,7 @@ export const gatherSql = async (
 /** Most candidates choose only what production tries, too, and then half of what the query looks up is not needed. */
 const candidateRow = async (ask: Ask, fit: Fit, policy: PolicySql): Promise<SumsRow> => {
   const askFor = (hasUntried: boolean) =>
-    oneRow(ask, fit.survey, (selected) => candidateSql(fit, policy, rowsSql(fit, selected), hasUntried))
+    oneRow(ask, fit.survey, (selected) => candidateSql(fit, policy, selected, hasUntried))
   const row = await askFor(false)
   return row.untried_rows === 0 ? row : askFor(true)
 }

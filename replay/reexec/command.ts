@@ -11,6 +11,7 @@ import {
   readLog,
   whole,
 } from '../log-command.ts'
+import { clean } from '../promote/lines.ts'
 import { openPayloads } from './payloads.ts'
 import { type Forecast, type Frame, frameOf, type JudgePlan, type Price, priceOf } from './plan.ts'
 import { ReexecError } from './result.ts'
@@ -220,7 +221,7 @@ const planText = (frame: Frame, { answers, calls, usd, halfWidth }: Forecast, { 
   const share = ((100 * frame.changed) / frame.rows).toFixed(1)
   return [
     `plan: ${Math.round(frame.changed)} of ${Math.round(frame.rows)} decisions change (${share} %)`,
-    ...strata.map(([name, count]) => `  ${String(count).padStart(7)}  ${name}`),
+    ...strata.map(([name, count]) => `  ${String(count).padStart(7)}  ${clean(name)}`),
     ...missing.map(
       ([reason, count]) => `  ${String(count).padStart(7)}  cannot be asked: they ${unaskedWords[reason] ?? reason}`,
     ),

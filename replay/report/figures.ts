@@ -104,6 +104,7 @@ const plane = (replay: Replay, front: readonly FrontPoint[]): Markup => {
 const reading = (replay: Replay): Markup => html`<div class="quiet notes"><h3>How to read these</h3>
 <p>Doubly robust, cross-fitted, paired on the same requests, clustered by ${replay.clusterKeys.join(', ')}.</p>
 <p>“Production” is what the logged policy comes to over its own draws, the fair counterpart of the candidate; the bill is under “as logged”, below.</p>
+${replay.metrics.some(isAsked) ? html`<p>“Asked anew” rests on answers to the candidate’s own choices, each with a known chance to be asked, and on no logged probability.</p>` : ''}
 <p>Crosses are 95 % intervals. A dash: the log cannot tell.</p></div>`
 
 /** How the slow end moves: distributions side by side, and the table of quantiles below. */

@@ -25,6 +25,8 @@ export const remedyText = (remedy: Remedy): string => {
       return `Without that, it would take the answers of the candidate's own choices: ${count(remedy.calls)} changed requests asked anew${remedy.usd === null ? '' : `, about $${remedy.usd.toPrecision(2)}`}.`
     case 'answers':
       return `Ask about ${count(remedy.calls)} more of the changed requests anew${remedy.usd === null ? '' : `, about $${remedy.usd.toPrecision(2)}`}: signalbox replay reexec goes on where its --output stopped.`
+    case 'judge':
+      return 'The answers asked anew say nothing about quality: ask with --judge MODEL, into another --output.'
     case 'ask-again':
       return askAgainTexts[remedy.problem]
     case 'feedback':

@@ -23,7 +23,7 @@ import {
   wholeAt,
   wholeCount,
 } from '../tallies.ts'
-import { measuredOf, predictedSql, type SumsRow, settings, sumBy } from './columns.ts'
+import { loggedRows, measuredOf, predictedSql, type SumsRow, settings, sumBy } from './columns.ts'
 import { readSpread, spreadSql } from './spread.ts'
 import { differenceOf, factorsOf, weighedSql } from './weighing.ts'
 
@@ -152,10 +152,10 @@ const metricAggregates = (fit: Fit, metric: number, hasUntried: boolean): string
 }
 
 /**
- * The query of all sums of one candidate, as one row of numbers and arrays. `rows` are those of `rowsSql`. Without `hasUntried` it
+ * The query of all sums of one candidate, as one row of numbers and arrays. Without `hasUntried` it
  * holds as long as `untried_rows` comes out as 0.
  */
-export const candidateSql = (fit: Fit, policy: PolicySql, rows: string, hasUntried: boolean): string => {
+export const candidateSql = (fit: Fit, policy: PolicySql, selected: string, hasUntried: boolean): string => {
   const { armNames, clusters } = fit.survey
   const octave = `if(x_tried > 0, least(${overlapBins - 1}, floor(-log2(x_tried))), ${overlapBins - 1})`
   const bin = `if(x_w > 0, floor(log2(x_w) * ${weightBinsPerOctave}) + ${weightBins / 2}, 0)`
@@ -176,7 +176,7 @@ export const candidateSql = (fit: Fit, policy: PolicySql, rows: string, hasUntri
     ...spreadSql(fit, 'x_w'),
     `${firstIds(lot, sampleMax, 'NOT x_same')} AS sample`,
   ]
-  return `SELECT ${aggregates.join(',\n')}\nFROM ${weighedSql(fit, policy, rows, hasUntried)}\n${settings}`
+  return `SELECT ${aggregates.join(',\n')}\nFROM ${weighedSql(fit, policy, loggedRows(selected), hasUntried)}\n${settings}`
 }
 
 /** The condition of the rows that a report may name, and of few others; null where there are none. */

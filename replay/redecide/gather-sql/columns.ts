@@ -16,6 +16,9 @@ export const measuredOf = ({ models }: Fit): number[] =>
 /** Without it ClickHouse computes what lazy columns share again and again, layer by layer: four times the work in all. */
 export const settings = "SETTINGS short_circuit_function_evaluation = 'disable'"
 
+/** The rows that a condition holds for, to stand after FROM. */
+export const loggedRows = (selected: string): string => `(SELECT * FROM otel.routing_decisions FINAL WHERE ${selected})`
+
 /** What a query of sums gives: one row of numbers and arrays. */
 export type SumsRow = Readonly<Record<string, number | null | readonly number[] | readonly string[]>>
 
@@ -46,8 +49,8 @@ export const armSql = ({ survey: { armNames } }: Fit, model: string): string =>
 const groupSql = ({ survey: { clusters } }: Fit): string => {
   if (!clusters.groupOf) return `(${clusterSql}) % ${clusters.groupCount}`
   const hashes = BigUint64Array.from([...clusters.groupOf.keys()], (hash) => BigInt(hash))
-  const groups = BigUint64Array.from([...clusters.groupOf.values()], (group) => BigInt(group))
-  return `transform(${clusterSql}, ${constant(hashes, 'UInt64')}, ${constant(groups, 'UInt64')}, 0)`
+  // Groups are numbered in the order of the map.
+  return `transform(${clusterSql}, ${constant(hashes, 'UInt64')}, ${indexes(hashes.length)}, 0)`
 }
 
 const kindSql = ({ survey: { kinds } }: Fit): string => {
@@ -89,16 +92,15 @@ const keepSql = ({ isPartial, keepRatio, survey: { armNames } }: Fit, metric: nu
 }
 
 /**
- * The selected rows with, besides all columns of the table: `x_group`, `x_keep` (1/ρ), `x_arm`, `x_kind` (0 beyond those shown),
+ * The rows of `logged` with, besides all of its columns: `x_group`, `x_keep` (1/ρ), `x_arm`, `x_kind` (0 beyond those shown),
  * `x_later`, `x_cut`, by arm `x_ix_A` (place among the candidates), `x_is_A` (1 for the logged choice), `x_b_A` (π_b), and by metric `m_M` (Nullable), `x_r_M`,
  * `x_k_M`, `x_q_M` (expected of the logged choice), `x_q_M_A` and `x_qb_M` (Σ π_b q).
  */
-export const rowsSql = (fit: Fit, selected: string): string => {
+export const rowsSql = (fit: Fit, logged: string): string => {
   const { armNames, kinds, objective } = fit.survey
   const outcomes = outcomeSql(objective)
   const judged = `(SELECT decision_id AS x_judged, toNullable(least(1, greatest(0, score))) AS quality
     FROM otel.feedback FINAL WHERE name = 'quality')`
-  const logged = `(SELECT * FROM otel.routing_decisions FINAL WHERE ${selected})`
   const joined = `(SELECT * FROM ${logged} AS d ANY LEFT JOIN ${judged} AS f ON d.decision_id = f.x_judged)`
   const measured = measuredOf(fit)
   const octave = `toUInt32(least(${octaveMax}, round(log2(1 + request_input_tokens))))`

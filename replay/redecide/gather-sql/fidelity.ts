@@ -16,7 +16,7 @@ import {
   type VerificationFold,
   verifyRecord,
 } from '../verify.ts'
-import { settings } from './columns.ts'
+import { loggedRows, settings } from './columns.ts'
 import { probabilityTolerance } from './weighing.ts'
 
 /** More decisions than this that differ are a matter for JavaScript alone; their ids also fit into one query. */
@@ -64,7 +64,7 @@ const verifyPolicy = async (
 ): Promise<void> => {
   const compiled = compilePolicySql(parsePolicy(policy.source, features), features, 'v')
   const [found] = await ask<{ rows: number; digest: string; ids: readonly string[] }>((selected) => {
-    const rows = `(SELECT * FROM otel.routing_decisions FINAL WHERE ${selected} AND policy_hash = ${sqlString(policy.hash)})`
+    const rows = loggedRows(`${selected} AND policy_hash = ${sqlString(policy.hash)}`)
     return `SELECT toFloat64(count()) AS rows, ${digestSql} AS digest,
       groupArrayIf(${differingMax + 1})(toString(decision_id), ${differsSql(compiled)}) AS ids
       FROM (${compiled.over(rows)}) ${settings}`

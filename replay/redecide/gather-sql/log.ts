@@ -3,7 +3,7 @@ import { type MetricName, metricNames, metrics } from '../../estimate/metrics.ts
 import type { Fit } from '../chunk.ts'
 import { calibrationBins, type LogTally, startLogTally } from '../tallies.ts'
 import { firstOctave } from '../tally-log.ts'
-import { measuredOf, rowsSql, type SumsRow, settings, sumBy } from './columns.ts'
+import { loggedRows, measuredOf, rowsSql, type SumsRow, settings, sumBy } from './columns.ts'
 import { readSpread, spreadSql } from './spread.ts'
 
 /** All rows, and each metric whose outcomes are not all known: the variants of the audit of arms, with their weight. */
@@ -42,7 +42,7 @@ export const logSql = (fit: Fit, selected: string): string => {
       (value, at) => `${sumBy(`x_k_${metric} * ${value}`, bin, calibrationBins)} AS calibration_${metric}_${at}`,
     )
   })
-  return `SELECT toFloat64(count()) AS rows,\n${[...arms, ...calibration, ...spreadSql(fit, '1')].join(',\n')}\nFROM ${rowsSql(fit, selected)}\n${settings}`
+  return `SELECT toFloat64(count()) AS rows,\n${[...arms, ...calibration, ...spreadSql(fit, '1')].join(',\n')}\nFROM ${rowsSql(fit, loggedRows(selected))}\n${settings}`
 }
 
 export const readLog = (fit: Fit, row: SumsRow): LogTally => {

@@ -3,7 +3,7 @@
 import type { PolicySql } from '../../../router/policy/sql.ts'
 import { clipAt, shrinkBy, subGaussianBy, switchAt } from '../../estimate/terms.ts'
 import type { Fit } from '../chunk.ts'
-import { armSql, layer, measuredOf, ofArm, plus, predictedSql } from './columns.ts'
+import { armSql, layer, measuredOf, ofArm, plus, predictedSql, rowsSql } from './columns.ts'
 
 /** Probabilities this close are one: ClickHouse and JavaScript round `exp` each in its own way. */
 export const probabilityTolerance = 1e-12
@@ -12,10 +12,10 @@ export const differenceOf = (metric: number): string => `x_d_${metric}`
 const byIndex = (values: readonly string[], index: string): string => `[${values.join(', ')}][${index} + 1]`
 
 /** What the probabilities of each row say, as `readRow` has it. */
-const weighed = (fit: Fit, policy: PolicySql, rows: string): string => {
+const weighed = (fit: Fit, policy: PolicySql, logged: string): string => {
   const { armNames } = fit.survey
   const arms = [...armNames.keys()]
-  const redecided = layer(`(${policy.over(rows)})`, [
+  const redecided = layer(rowsSql(fit, `(${policy.over(logged)})`), [
     `toFloat64(${policy.chosen} = '') AS x_e_0`,
     ...arms.slice(1).map((arm) => {
       const e = `${policy.probabilities}[x_ix_${arm}]`
@@ -57,11 +57,12 @@ const factors = (k: string, suffix: string): string[] => [
 export const factorsOf = ({ isPartial }: Fit, metric: number): string => (isPartial[metric] ? String(metric) : 'all')
 
 /**
- * The rows of `rowsSql`, decided by a policy: its choice `x_to` and probabilities `x_e_A`, what they say of the row (`x_w`, `x_u`, …), and by
- * metric what is expected (`x_qe_M`, `x_qu_M`), what is left to explain (`x_left_M`) and the row's part of the difference (`x_d_M`).
+ * The rows of `logged` as `rowsSql` has them, decided by a policy first, so that its steps carry no more than it needs: its choice
+ * `x_to` and probabilities `x_e_A`, what they say of the row (`x_w`, `x_u`, …), and by metric what is expected (`x_qe_M`, `x_qu_M`),
+ * what is left to explain (`x_left_M`) and the row's part of the difference (`x_d_M`).
  * `hasUntried` says whether anything is chosen that production never tries; to look up predictions for it costs a fifth of all.
  */
-export const weighedSql = (fit: Fit, policy: PolicySql, rows: string, hasUntried: boolean): string => {
+export const weighedSql = (fit: Fit, policy: PolicySql, logged: string, hasUntried: boolean): string => {
   const arms = [...fit.survey.armNames.keys()]
   const measured = measuredOf(fit)
   const untried = (metric: number) =>
@@ -72,7 +73,7 @@ export const weighedSql = (fit: Fit, policy: PolicySql, rows: string, hasUntried
     })
   const isTried = (arm: number) => (hasUntried ? `(x_e_${arm} - x_t_${arm})` : `x_e_${arm}`)
   const tried = (metric: number) => arms.map((arm) => `${isTried(arm)} * x_q_${metric}_${arm}`)
-  const sums = layer(weighed(fit, policy, rows), [
+  const sums = layer(weighed(fit, policy, logged), [
     'greatest(x_w - 1, 0.0) AS x_x',
     ...measured.flatMap((metric) => [
       `${hasUntried ? plus(untried(metric)) : '0.0'} AS x_qu_${metric}`,

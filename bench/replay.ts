@@ -7,6 +7,7 @@ import { writeFileSync } from 'node:fs'
 import { availableParallelism, cpus } from 'node:os'
 import { fileURLToPath } from 'node:url'
 import { openSource } from '../replay/read/source.ts'
+import type { Engine } from '../replay/redecide/engine.ts'
 import { replayDefaults, replaySource } from '../replay/run.ts'
 import { parsePolicy } from '../router/policy/policy.ts'
 import { candidateTexts, fill, multiply } from './replay-log.ts'
@@ -18,6 +19,7 @@ const rounds = Number(process.env.ROUNDS ?? 3)
 const replicates = 1000
 
 type Measured = {
+  engine: Engine
   rows: number
   candidates: number
   replicates: number
@@ -28,7 +30,7 @@ type Measured = {
 }
 
 /** Runs in a process of its own: the whole of `replay run`, but for printing. */
-const measure = async (url: string, to: string, withReplicates: number): Promise<void> => {
+const measure = async (url: string, to: string, withReplicates: number, engine: Engine): Promise<void> => {
   const source = openSource(url, { to })
   const startMs = performance.now()
   const policies = await source.policies()
@@ -37,11 +39,13 @@ const measure = async (url: string, to: string, withReplicates: number): Promise
     policies,
     ({ features }) => candidateTexts.map((text) => parsePolicy(text, features)),
     { ...replayDefaults, replicates: withReplicates },
+    { engine },
   )
   const wallS = (performance.now() - startMs) / 1000
   await source.close()
   const { userCPUTime, systemCPUTime, maxRSS } = process.resourceUsage()
   const measured: Measured = {
+    engine,
     rows: results[0]?.rows ?? 0,
     candidates: results.length,
     replicates: withReplicates,
@@ -71,14 +75,14 @@ const endOf = (rows: number): string => new Date(Date.UTC(2026, 9, 1) + rows * 6
 
 const median = (values: readonly number[]): number => [...values].sort((a, b) => a - b)[values.length >> 1] as number
 
-const run = async (url: string, rows: number, withReplicates: number): Promise<Measured> => {
+const run = async (url: string, rows: number, withReplicates: number, engine: Engine): Promise<Measured> => {
   const found: Measured[] = []
   for (let round = 0; round < rounds; round++) {
-    found.push(JSON.parse(await outputOf(['measure', url, endOf(rows), String(withReplicates)])) as Measured)
+    found.push(JSON.parse(await outputOf(['measure', url, endOf(rows), String(withReplicates), engine])) as Measured)
     const last = found.at(-1) as Measured
     const perSecond = Math.round((last.rows * last.candidates) / last.wallS).toLocaleString('en-US')
     process.stderr.write(
-      `${rows} rows, ${withReplicates} replicates: ${last.wallS.toFixed(1)} s, ${perSecond} decisions/s, ${last.memoryMb.toFixed(0)} MB\n`,
+      `${rows} rows, ${engine}, ${withReplicates} replicates: ${last.wallS.toFixed(1)} s, ${perSecond} decisions/s, ${last.memoryMb.toFixed(0)} MB\n`,
     )
   }
   const first = found[0] as Measured
@@ -99,7 +103,10 @@ const main = async (): Promise<void> => {
     process.stderr.write('\n')
     if (most > made) await multiply(url, made, Math.ceil(most / made))
     const measured: Measured[] = []
-    for (const rows of sizes) for (const count of [0, replicates]) measured.push(await run(url, rows, count))
+    for (const rows of sizes) {
+      for (const count of [0, replicates]) measured.push(await run(url, rows, count, 'js'))
+      measured.push(await run(url, rows, 0, 'sql'))
+    }
     const summary = {
       node: `Node ${process.versions.node}`,
       cores: availableParallelism(),
@@ -116,6 +123,6 @@ const main = async (): Promise<void> => {
   }
 }
 
-const [task, url = '', to = '', count = '0'] = process.argv.slice(2)
-if (task === 'measure') await measure(url, to, Number(count))
+const [task, url = '', to = '', count = '0', engine = 'js'] = process.argv.slice(2)
+if (task === 'measure') await measure(url, to, Number(count), engine as Engine)
 else await main()

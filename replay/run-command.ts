@@ -36,6 +36,7 @@ export type ReplayOfOptions = CandidateOptions & {
 type RunOptions = ReplayOfOptions & {
   readonly goal: string
   readonly margin: number
+  readonly weightBound?: number
   readonly slowAboveMs?: number
   readonly replicates: number
   readonly seed: number
@@ -94,6 +95,11 @@ export const runCommand = (): Command =>
       'bootstrap replicates beside the formulas; 0 for none',
       number(`a whole number from 0 to ${replicatesMax}`, -1, replicatesMax, true),
       replayDefaults.replicates,
+    )
+    .option(
+      '--weight-bound <weight>',
+      'the largest importance weight that exploration allows, as 1 / floor; adds an interval that no distribution breaks',
+      number('a number above 0', 0),
     )
     .option('--seed <number>', 'of the bootstrap', number('a whole number', -1, 2 ** 32, true), replayDefaults.seed)
     .option(
@@ -159,6 +165,7 @@ const run = async (options: RunOptions): Promise<number> => {
     slowAboveMs: options.slowAboveMs ?? null,
     replicates: options.replicates,
     seed: options.seed,
+    weightBound: options.weightBound ?? null,
   })
   if (options.html !== undefined) await writeReport(options.html, reportHtml(result, commandLine(options)))
   if (options.json) process.stdout.write(`${JSON.stringify(result, null, 2)}\n`)
@@ -195,6 +202,7 @@ const commandLine = (options: RunOptions): string => {
     ...flag('slow-above-ms', options.slowAboveMs),
     ...flag('reexecuted', options.reexecuted),
     ...(options.replicates === replayDefaults.replicates ? [] : flag('replicates', options.replicates)),
+    ...flag('weight-bound', options.weightBound),
     ...(options.seed === replayDefaults.seed ? [] : flag('seed', options.seed)),
     ...(options.engine === 'auto' ? [] : flag('engine', options.engine)),
     ...(options.loggedPolicy ? ['--logged-policy', ...options.loggedPolicy.map(quote)] : []),

@@ -44,6 +44,8 @@ export type ReplayOptions = {
   /** How many bootstrap replicates stand beside the formulas; 0 for none. */
   readonly replicates: number
   readonly seed: number
+  /** The largest importance weight that the logging design allows, stated beforehand; adds an empirical Bernstein interval. */
+  readonly weightBound: number | null
 }
 
 export const replayDefaults: ReplayOptions = {
@@ -56,6 +58,7 @@ export const replayDefaults: ReplayOptions = {
   slowAboveMs: null,
   replicates: 1000,
   seed: 1,
+  weightBound: null,
 }
 
 /** Where the answer to "what would the candidate have done here?" comes from, as shares of the rows. */
@@ -222,13 +225,13 @@ const measure = (
   survey: Survey,
   log: LogTally,
   tally: CandidateTally,
-  { replicates, seed, missingAtRandom }: ReplayOptions,
+  { replicates, seed, missingAtRandom, weightBound }: ReplayOptions,
   hasAnswers: boolean,
 ): Pick<Replay, 'diagnostics' | 'metrics'> => {
   const diagnostics = diagnose(survey, log, tally)
   const groups = survey.clusters.groupCount
   const draws = replicates > 0 && groups > 0 ? poissonDraws(groups, replicates, seed) : null
-  const means = { survey, log, tally, missingAtRandom, draws, hasAnswers }
+  const means = { survey, log, tally, missingAtRandom, draws, weightBound, hasAnswers }
   return { diagnostics, metrics: metricNames.map((metric) => evaluate(means, metric, diagnostics)) }
 }
 

@@ -198,3 +198,20 @@ test('a server that goes away, cuts a slice off or answers something else in its
   proxy.closeAllConnections()
   await new Promise((resolve) => proxy.close(resolve))
 })
+
+test('rows that come while a log is read are left for the next replay: both looks see the same', async () => {
+  const policies = await source.policies()
+  let rows = 1200
+  for (const threads of [1, 2]) {
+    const before = rows
+    const grow = async () => {
+      await fill(collector.clickhouseUrl, rows, rows + 300)
+      rows += 300
+      return [candidate]
+    }
+    const [result] = await soon(replaySource(source, policies, grow, quick, { threads }))
+    assert.deepEqual([result?.rows, result?.verification.records], [before, before])
+  }
+  const [all] = await run(source)
+  assert.deepEqual([all?.rows, all?.verification.records], [rows, rows])
+})

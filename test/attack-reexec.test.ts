@@ -8,9 +8,9 @@ import { join } from 'node:path'
 import { test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { openPayloads } from '../replay/reexec/payloads.ts'
-import { type Answered, readResults } from '../replay/reexec/result.ts'
+import { type Answered, readJournal, readResults } from '../replay/reexec/result.ts'
 import { logFor, provide, runOn, stageFor } from './reexec-stage.ts'
-import { chunk, json, type Script } from './scripted-provider.ts'
+import { chunk, fails, json, type Script } from './scripted-provider.ts'
 
 const commandPath = fileURLToPath(new URL('../cli/main.ts', import.meta.url))
 const answersOf = async (output: string): Promise<Answered[]> =>
@@ -201,4 +201,13 @@ test('a name in the log that means something to a terminal is only a name', asyn
   assert.deepEqual(await once(child, 'close'), [0, null])
   assert.match(told, /A → B ]0;owned +plan: 0 of 0$/m)
   assert.doesNotMatch(told.replaceAll('\n', ''), /[\p{Cc}\p{Cf}]/u)
+})
+
+test('requests that are sent again count, and the cap on requests holds for them too', async (t) => {
+  const stage = await stageFor(t, logFor(3))
+  const provider = await provide(t, fails(503, { 'retry-after': '0' }))
+  const { summary, output } = await runOn(stage, provider.url, { callsMax: 4, concurrency: 1 })
+  assert.equal(provider.asked.length, 4)
+  assert.equal(summary.calls, 4)
+  assert.equal((await readJournal(output)).calls, 4, 'also for whoever goes on with it')
 })

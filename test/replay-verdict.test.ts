@@ -1,6 +1,7 @@
 // The rule of the gate on real outcomes: when it promotes, rejects, leaves open and refuses, and what it says would help.
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { checksOf } from '../replay/report/checks.ts'
 import { type Replay, type ReplayOptions, replay, replayDefaults } from '../replay/run.ts'
 import { parsePolicy } from '../router/policy/policy.ts'
 import { type DecisionRecord, decisionRecordSchema } from '../router/policy/record.ts'
@@ -174,4 +175,18 @@ test('an empty log is refused, not divided by', () => {
   assert.equal(result.verdict.exitCode, 3)
   assert.deepEqual(refusals(result), ['no-rows'])
   assert.ok(prompts.length > 12_000)
+})
+
+test('a stated bound on weights gives an interval that no distribution breaks, and a weight beyond it is found out', () => {
+  // The least probability that production gives a model is 0.9 / 5.
+  const stated = judged(log, cheaperAndAsGood, { weightBound: 1 / 0.18 })
+  const quality = stated.metrics.find(({ metric }) => metric === 'quality')
+  const { ips } = quality?.estimators ?? {}
+  assert.ok(quality?.bernstein && ips)
+  assert.ok(quality.bernstein.low < ips.low && quality.bernstein.high > ips.high)
+  assert.ok(quality.bernstein.high - quality.bernstein.low < 0.5, 'wide, and still of use')
+  assert.equal(checksOf(stated).find(({ name }) => name === 'weight bound')?.state, 'good')
+  const wrong = judged(log, cheaperAndAsGood, { weightBound: 2 })
+  assert.equal(checksOf(wrong).find(({ name }) => name === 'weight bound')?.state, 'bad')
+  assert.ok(wrong.metrics.every(({ bernstein }) => bernstein === null))
 })

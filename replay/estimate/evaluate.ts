@@ -11,6 +11,7 @@ import {
   wholeAt,
   wholeTotal,
 } from '../redecide/tallies.ts'
+import { bernsteinInterval } from './bernstein.ts'
 import { type BootstrapInterval, bootstrapRatio, type Draws } from './bootstrap.ts'
 import { type Diagnostics, diagnoseMetric } from './diagnostics.ts'
 import {
@@ -37,6 +38,7 @@ import {
 import { type MetricName, metricCount, metricNames, metrics } from './metrics.ts'
 import { cellsOf } from './outcome-cells.ts'
 import { answersOf, askedDifference, askedFigures } from './reexecuted.ts'
+import type { Interval } from './sequence.ts'
 import { skewedEstimate } from './skewness.ts'
 import { combine, type Sums, termCount } from './terms.ts'
 import { type Ends, endsOf, type Range, reaching, unseenEvents, widen } from './unknown.ts'
@@ -76,6 +78,11 @@ export type MetricResult = {
   readonly differenceAtRandom: { readonly low: number; readonly high: number }
   /** The difference's interval by the bootstrap, to hold the formula's against; null where it was not asked for. */
   readonly bootstrap: BootstrapInterval | null
+  /**
+   * The candidate's value by IPS within bounds that hold for every distribution (Maurer & Pontil 2009), given the largest weight
+   * that the logging design allows; null where that was not stated, rows share draws, outcomes are missing or have no range.
+   */
+  readonly bernstein: Interval | null
   /** How far below and above the difference its value may lie however many rows there were. */
   readonly doubt: { readonly low: number; readonly high: number }
   /** How far the difference may lie off because an event was never seen where the candidate changes things; or 0. */
@@ -112,6 +119,8 @@ export type Means = {
   readonly missingAtRandom: boolean
   /** Null where no bootstrap is wanted. */
   readonly draws: Draws | null
+  /** The largest importance weight that the logging design allows, as somebody states it; or null. */
+  readonly weightBound: number | null
   /** Whether there are answers asked anew that are evidence on this candidate. */
   readonly hasAnswers: boolean
 }
@@ -148,12 +157,30 @@ export const evaluate = (means: Means, name: MetricName, whole: Diagnostics): Me
     ...(asked?.figures ?? { evidence: 'estimated' }),
     answers: means.hasAnswers ? answersOf(tally, metric) : 0,
     bootstrap: means.draws && rows > 0 ? bootstrapOf(sums, asked ? askedDifference : drDifference, means.draws) : null,
+    bernstein: bernsteinOf(means, metric, sums, missing),
     unpredicted: !asked && (tally.byMetric[metric * byMetricCount + byMetricAt.unpredicted] ?? 0) > 0,
     estimators: estimatorsOf(sums, interval.candidate),
     ...disagreementOf(sums),
     sd: spreadOf(survey, metric),
     diagnostics,
   }
+}
+
+const bernsteinOf = (
+  { survey, tally, weightBound }: Means,
+  metric: number,
+  sums: Sums,
+  missing: number,
+): Interval | null => {
+  const { range } = metrics[metricNames[metric] as MetricName]
+  const count = survey.rows
+  if (weightBound === null || !range || missing > 0 || survey.clusters.count < count) return null
+  // Rows that stand for several, or for more than was stated, are not draws from within the bounds.
+  if (tally.extremes.weightMax > weightBound || total(combine(sums, { n: 1 })) !== count) return null
+  const mean = total(combine(sums, { wr: 1 })) / count
+  const squares = total(combine(sums, { weightedSquare: 1 }))
+  const variance = Math.max(0, squares - count * mean ** 2) / (count - 1)
+  return bernsteinInterval({ count, mean, variance, lowest: 0, highest: weightBound, alpha: 0.05 })
 }
 
 const bootstrapOf = (sums: Sums, [above, below]: Ratio, draws: Draws): BootstrapInterval =>

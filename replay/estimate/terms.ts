@@ -35,6 +35,8 @@ export const terms = [
   'switched',
   /** Σ k λ w / (w² + λ) (r − q) */
   'shrunk',
+  /** Σ (k w r)² */
+  'weightedSquare',
   /** Σ k 1{a = the candidate's choice}, and of r there */
   'matched',
   'matchedR',
@@ -139,6 +141,7 @@ export const addCompared = (
   }
   if (w === 0) return
   const kw = k * w
+  add(sums, base + termAt.weightedSquare, (kw * r) ** 2)
   add(sums, base + termAt.clipped, k * Math.min(w, clipAt) * r)
   add(sums, base + termAt.subGaussian, (kw / (1 - subGaussianBy + subGaussianBy * w)) * r)
   if (w <= switchAt) add(sums, base + termAt.switched, kw * (r - q))

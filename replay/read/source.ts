@@ -29,8 +29,11 @@ export type Source = {
   readonly records: (onProgress?: (done: number) => void) => AsyncIterable<DecisionRecord>
   /** The same records, some thousands at a time. */
   readonly batches: (onProgress?: (done: number) => void) => AsyncIterable<readonly DecisionRecord[]>
-  /** The same, not yet decoded: `recordsOf(slice.bytes)` are the records. Null where records are lines. */
-  readonly slices: (() => AsyncIterable<Slice>) | null
+  /**
+   * The same, not yet decoded: `recordsOf(slice.bytes)` are the records. Null where records are lines. Nothing decided after
+   * `untilMs` (since 1970) is in them: a log that is still being written can be read twice.
+   */
+  readonly slices: ((untilMs?: number) => AsyncIterable<Slice>) | null
   /** Asks the server about the same records, `selected` in SQL being their condition; null where there is none to ask. */
   readonly ask: (<Row>(sql: (selected: string) => string) => Promise<Row[]>) | null
   /** The few of these records that a condition in SQL holds for; null where there is no server to ask. */
@@ -166,8 +169,8 @@ const clickhouseSource = (url: string, selection: Selection): Source => {
       query: sliceSql(`${conditions(selection)} ${also}`),
       query_params: { ...query_params, start, end },
     })
-  const slices = async function* (): AsyncGenerator<Slice> {
-    const starts = await ask<{ start: string; end: string; rows: number }>(startsSql(conditions(selection)))
+  const slices = async function* (untilMs = Infinity): AsyncGenerator<Slice> {
+    const starts = await ask<{ start: string; end: string; rows: number }>(startsSql(conditions(selection), untilMs))
     const read = async ({ start, end, rows }: (typeof starts)[number]): Promise<Slice> => ({
       bytes: await within(start, end),
       rows,
@@ -209,10 +212,11 @@ const clickhouseSource = (url: string, selection: Selection): Source => {
 }
 
 /** Where slices of about equally many rows begin and end, from the times alone. */
-const startsSql = (where: string): string => `
-  WITH (SELECT arraySort(groupArray(decision_time)) FROM otel.routing_decisions WHERE 1 ${where}) AS times,
+const startsSql = (where: string, untilMs: number): string => `
+  WITH ${Number.isFinite(untilMs) ? `fromUnixTimestamp64Milli(toInt64(${untilMs + 1}))` : `toDateTime64('${never}', 3)`} AS over,
+    (SELECT arraySort(groupArray(decision_time)) FROM otel.routing_decisions WHERE decision_time < over ${where}) AS times,
     arrayDistinct(arrayMap(at -> times[at], range(1, length(times) + 1, ${sliceRows}))) AS starts
-  SELECT toString(start) AS start, if(at = length(starts), '${never}', toString(starts[at + 1])) AS end,
+  SELECT toString(start) AS start, if(at = length(starts), toString(over), toString(starts[at + 1])) AS end,
     toFloat64(least(${sliceRows}, length(times) - (at - 1) * ${sliceRows})) AS rows
   FROM (SELECT 1) ARRAY JOIN starts AS start, arrayEnumerate(starts) AS at ORDER BY at`
 

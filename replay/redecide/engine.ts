@@ -1,4 +1,4 @@
-// The JavaScript engine: a source of any size is gone through twice, once to survey it and once to decide it again, and only
+// The engine: a source of any size is gone through twice, once to survey it and once to decide it again, and only
 // sums stay. A source that comes as slices of bytes is dealt to worker threads; one that comes as lines is decided here. A
 // source that is small is kept in between, so that it is read once.
 import { availableParallelism } from 'node:os'
@@ -30,6 +30,11 @@ const resourceLimits = { maxOldGenerationSizeMb: 1024, maxYoungGenerationSizeMb:
 const slicesAhead = 2
 const unusual =
   "a log with repeated ids, impossible probabilities, rows that only their records say in full, draws by user or tenant, or a judge model's scores"
+/**
+ * Below so many rows `auto` decides here: a query takes a second to be planned, and what is decided here is proved to the bit, in
+ * SQL to 1e-12.
+ */
+const sqlFromRows = 500_000
 /** Slices gathered before what was added up is kept: about a million rows. */
 const roundSlicesDefault = 32
 
@@ -64,6 +69,7 @@ export type Log = {
 }
 
 type Records = AsyncIterable<Iterable<DecisionRecord>>
+type Reread = (untilMs?: number) => Records
 
 /** Surveys a source. `policies` are those that decided, as far as their texts are known. */
 export const surveyLog = async (
@@ -93,10 +99,10 @@ export const surveyLog = async (
       const made = reexecuted ? [...sources, reexecuted.digest] : sources
       const checkpoint = file === undefined ? null : checkpointAt(file, source.name, survey, made)
       const input = { survey, policies, candidates: sources, reexecuted }
-      return gatherInRounds(input, slices(), threads, checkpoint, options)
+      return gatherInRounds(input, slices(survey.toMs), threads, checkpoint, options)
     }
     const gathering = startGathering(survey, shelve(policies, survey.features), candidates, reexecuted)
-    await each(read(), gathering.add, 'decide', options.onProgress)
+    await each(read(survey.toMs), gathering.add, 'decide', options.onProgress)
     return gathering.close()
   }
   return { survey, policies, gather }
@@ -110,7 +116,7 @@ const gatherWhereDataIs = async (
   candidates: readonly Policy[],
   { engine = 'js', reexecuted = null, onDeclined }: EngineOptions,
 ): Promise<Gathered | null> => {
-  if (engine === 'js') return null
+  if (engine === 'js' || (engine === 'auto' && (survey?.rows ?? 0) < sqlFromRows)) return null
   try {
     if (reexecuted) throw new SqlDeclined('answers asked anew, which are known by the ids of their rows')
     if (!survey)
@@ -125,7 +131,7 @@ const gatherWhereDataIs = async (
 }
 
 const surveyRecords = async (
-  read: () => Records,
+  read: Reread,
   policies: readonly LoggedPolicy[],
   { objective, onProgress }: EngineOptions,
 ): Promise<Survey> => {
@@ -134,7 +140,7 @@ const surveyRecords = async (
   const survey = first.close()
   if (isToldRight(survey)) return survey
   const again = startRetelling(survey)
-  await each(read(), again.add, 'survey', onProgress)
+  await each(read(survey.toMs), again.add, 'survey', onProgress)
   return again.close()
 }
 
@@ -154,12 +160,12 @@ const each = async (
   }
 }
 
-/** A source that can be read again; lines are kept while they are few. */
-const rereadable = (source: Source): (() => Records) => {
+/** A source that can be read again, without what was decided after the time given; lines are kept while they are few. */
+const rereadable = (source: Source): Reread => {
   const { slices } = source
   if (slices)
-    return async function* () {
-      for await (const { bytes } of slices()) yield recordsOf(bytes)
+    return async function* (untilMs) {
+      for await (const { bytes } of slices(untilMs)) yield recordsOf(bytes)
     }
   let kept: (readonly DecisionRecord[])[] | null = null
   return async function* () {

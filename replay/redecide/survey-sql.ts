@@ -34,8 +34,8 @@ export const outcomeSql = ({ slowAboveMs }: Objective): Readonly<Record<MetricNa
   ttft_ms: 'ttft_ms',
   slow: slowAboveMs === null ? 'CAST(NULL AS Nullable(Float64))' : `toFloat64(latency_ms > ${Number(slowAboveMs)})`,
   quality: 'quality',
-  failed: "toNullable(toFloat64(outcome IN ('error', 'upstream-cut', 'no-candidate')))",
-  abandoned: "toNullable(toFloat64(outcome = 'client-abort'))",
+  failed: "if(outcome = '', NULL, toNullable(toFloat64(outcome IN ('error', 'upstream-cut', 'no-candidate'))))",
+  abandoned: "if(outcome = '', NULL, toNullable(toFloat64(outcome = 'client-abort')))",
 })
 
 export const surveySql = async (

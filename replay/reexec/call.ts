@@ -38,7 +38,7 @@ type Failed = {
   readonly latencyMs: number
 }
 
-/** `paidUsd` is what this call took from the budget: 0 from the cache, null when not known. */
+/** `paidUsd` is what this call took from the budget: 0 from the cache, null when not known; `calls` are the requests sent. */
 export type Answer = (Answered | Failed) & { readonly paidUsd: number | null; readonly calls: number }
 
 export type Caller = {
@@ -53,11 +53,14 @@ export type CallerOptions = {
   readonly key: string | null
   readonly cacheFolder: string
   readonly concurrency: number
+  /** Whether one more request may be sent for what was refused, which then counts as sent. */
+  readonly mayRetry: () => boolean
   /** Cuts off what is in flight. */
   readonly signal: AbortSignal
 }
 
-export const callerOf = async ({ url, key, cacheFolder, concurrency, signal }: CallerOptions): Promise<Caller> => {
+export const callerOf = async (options: CallerOptions): Promise<Caller> => {
+  const { url, key, cacheFolder, concurrency, signal } = options
   // Answers are content: for the eyes of whoever ran it.
   await mkdir(cacheFolder, { recursive: true, mode: 0o700 })
   const agent = new Agent({ connections: concurrency })
@@ -66,12 +69,12 @@ export const callerOf = async ({ url, key, cacheFolder, concurrency, signal }: C
   const askOnce = async (path: string, model: string, body: string, price: Price): Promise<Answer> => {
     const kept = await readKept(path)
     if (kept) return { ...kept, paidUsd: 0, calls: 0 }
-    const answer = await askPatiently(
+    const { answer, calls } = await askPatiently(
       () => send(target, { headers, body, dispatcher: agent, signal }, model, price),
-      signal,
+      options,
     )
     if (answer.kind === 'answered') await keep(path, answer)
-    return { ...answer, paidUsd: answer.costUsd, calls: 1 }
+    return { ...answer, paidUsd: answer.costUsd, calls }
   }
   // Equal bodies are asked one after another: whoever comes second finds the answer kept.
   const asking = new Map<string, Promise<Answer>>()
@@ -117,10 +120,13 @@ const keep = async (path: string, answer: Answered): Promise<void> => {
 /** What one attempt came to; `retryMs` when it was refused before any work was done and may be made again after so long. */
 type Attempt = { readonly answer: Answered | Failed; readonly retryMs: number | null }
 
-const askPatiently = async (attempt: () => Promise<Attempt>, signal: AbortSignal): Promise<Answered | Failed> => {
+const askPatiently = async (
+  attempt: () => Promise<Attempt>,
+  { signal, mayRetry }: Pick<CallerOptions, 'signal' | 'mayRetry'>,
+): Promise<{ readonly answer: Answered | Failed; readonly calls: number }> => {
   for (let number = 1; ; number++) {
     const { answer, retryMs } = await attempt()
-    if (retryMs === null || number === attemptsMax || signal.aborted) return answer
+    if (retryMs === null || number === attemptsMax || signal.aborted || !mayRetry()) return { answer, calls: number }
     const backoffMs = waitMsMin * 2 ** (number - 1)
     await sleep(Math.min(waitMsMax, Math.max(retryMs, backoffMs)), null, { signal }).catch(() => null)
   }

@@ -10,6 +10,7 @@ import { type Purse, purseOf, type Sum } from './purse.ts'
 import { type Answered, openJournal, type PlanLine, ReexecError } from './result.ts'
 
 const minuteMs = 60_000
+const oneCall: Sum = { usd: 0, calls: 1 }
 const timerMsMax = 2 ** 31 - 1
 /** A look at all answers is taken whenever there are five percent more, so that looking stays linear in the answers. */
 const lookGrowth = 1.05
@@ -81,16 +82,21 @@ export const reexecute = async (
   const abort = new AbortController()
   const timer = setTimeout(() => abort.abort(), Math.min(timerMsMax, options.minutesMax * minuteMs))
   const { signal } = abort
-  const caller = await callerOf({ ...options, signal, cacheFolder: `${options.output}.cache` })
+  const { lostUsd } = journal
+  const purse = purseOf(
+    { usd: options.budgetUsd, calls: options.callsMax },
+    { usd: journal.spentUsd + lostUsd, calls: journal.calls },
+  )
+  const mayRetry = (): boolean => {
+    const isLeft = purse.reserve(oneCall) === 'yes'
+    if (isLeft) purse.settle(oneCall, oneCall)
+    return isLeft
+  }
+  const caller = await callerOf({ ...options, signal, mayRetry, cacheFolder: `${options.output}.cache` })
   try {
     await begin(frame, journal.plan, options, write)
     const answered = new Map(journal.answered)
     const effectAt = (reached: number) => effectOf(answered.values(), reached, frame.changed / frame.rows)
-    const lostUsd = journal.lostUsd
-    const purse = purseOf(
-      { usd: options.budgetUsd, calls: options.callsMax },
-      { usd: journal.spentUsd + lostUsd, calls: journal.calls },
-    )
     const onAnswered = (result: Answered) => {
       answered.set(result.id, result)
       onProgress(answered.size, purse.spent().usd)
@@ -233,7 +239,9 @@ const askOne = async (work: Work, ask: Ask, most: Most, nextPriority: number): P
     calls,
   }
   await write(result)
-  purse.settle(most.all, { usd: spentUsd, calls })
+  // Requests that were sent again have been counted as they were.
+  const asked = [answer, ...(judged?.paid ?? [])].filter((bill) => bill.calls > 0).length
+  purse.settle(most.all, { usd: spentUsd, calls: asked })
   work.onAnswered(result)
 }
 

@@ -19,7 +19,7 @@ import {
   unsupportedMassMax,
 } from '../judge/gate.ts'
 import type { Replay } from '../run.ts'
-import { armName, clusteringText, count, percent, plain, reproducedShare } from './words.ts'
+import { armName, clusteringText, count, exactness, percent, plain, reproducedShare } from './words.ts'
 
 export type Check = { readonly name: string; readonly found: string; readonly state: 'good' | 'warning' | 'bad' }
 
@@ -44,6 +44,7 @@ const ofWeights = (replay: Replay): Check[] => [
   support(replay),
   audit(replay),
   weights(replay),
+  ...bernstein(replay),
   ...(replay.diagnostics.unsupported.mass > unsupportedMassMax ? [] : agreement(replay)),
 ]
 
@@ -76,7 +77,7 @@ const fidelity = ({ verification, options }: Replay): Check => {
   const open = unverifiable > 0 ? `; ${count(unverifiable)} could not be decided again` : ''
   return {
     name: 'fidelity',
-    found: `${reproducedShare(verification)} % of ${count(records)} decisions come out as logged, to the bit${open}${trusted ? ' and are taken on trust' : ''}`,
+    found: `${reproducedShare(verification)} % of ${count(records)} decisions come out as logged, ${exactness(verification)}${open}${trusted ? ' and are taken on trust' : ''}`,
     state: trusted ? 'warning' : records > 0 && reproduced === records ? 'good' : 'bad',
   }
 }
@@ -105,6 +106,24 @@ const change = (replay: Replay): Check => {
     found: `${count(ess)} effective rows speak for what the candidate does more often; a verdict needs ${essDecidesFrom}`,
     state: ess >= essDecidesFrom ? 'good' : 'warning',
   }
+}
+
+/** The bound that was stated, and what follows from it; a weight beyond it makes the statement false. */
+const bernstein = ({ options: { weightBound }, diagnostics: { weightMax }, metrics: results }: Replay): Check[] => {
+  if (weightBound === null) return []
+  const name = 'weight bound'
+  if (weightMax > weightBound)
+    return [
+      { name, found: `${weightBound} was stated, and a weight of ${weightMax.toPrecision(3)} was seen`, state: 'bad' },
+    ]
+  const intervals = results.flatMap(({ metric, bernstein: interval }) =>
+    interval ? [`${plain[metric]} [${metrics[metric].say(interval.low)}, ${metrics[metric].say(interval.high)}]`] : [],
+  )
+  const found =
+    intervals.length > 0
+      ? `with weights up to ${weightBound}, whatever the distribution: ${intervals.join(', ')}`
+      : 'rows share draws, or outcomes are missing, so no interval follows from it'
+  return [{ name, found, state: intervals.length > 0 ? 'good' : 'warning' }]
 }
 
 const support = ({ diagnostics }: Replay): Check => ({

@@ -68,15 +68,27 @@ export const evidenceSpread = (detail: Detail): Markup => {
 
 /** What only a statistician asks for, folded away. */
 export const closerLook = (replay: Replay, detail: Detail): Markup => {
-  const parts = [calibrations(detail), drifts(detail), influences(replay, detail)].filter((part) => part !== none)
+  const parts = [calibrations(replay, detail), drifts(detail), influences(replay, detail)].filter(
+    (part) => part !== none,
+  )
   return parts.length > 0 ? section('A closer look', '', parts) : none
 }
 
-const calibrations = ({ calibration }: Detail): Markup => {
+const modelText = { means: 'shrunken means', ridge: 'a ridge' } as const
+
+/** Which outcome model cross-validated better, and how much of the spread it explains of rows it was not fitted to. */
+const modelOf = ({ outcomeModels }: Replay, metric: MetricName): string => {
+  const model = outcomeModels[metric]
+  if (!model) return metrics[metric].title
+  const explains = model.r2 === null ? '' : `, R² ${model.r2.toFixed(2)}`
+  return `${metrics[metric].title} (${modelText[model.kind]}${explains})`
+}
+
+const calibrations = (replay: Replay, { calibration }: Detail): Markup => {
   const pictures = calibration
     .filter(({ bins }) => bins.length > 1)
     .map(({ metric, bins }: { metric: MetricName; bins: readonly CalibrationBin[] }) =>
-      figure(metrics[metric].title, calibrationChart(metric, bins)),
+      figure(modelOf(replay, metric), calibrationChart(metric, bins)),
     )
   return pictures.length > 0
     ? fold('How well the outcome model predicts', [

@@ -21,6 +21,7 @@ import {
   count,
   differenceText,
   duration,
+  exactness,
   findingText,
   intervalText,
   isShown,
@@ -223,7 +224,7 @@ export const verificationText = (verification: Verification, options: TextOption
   const { records, reproduced, unverifiable, groups } = verification
   const good = records > 0 && reproduced === records
   const open = unverifiable > 0 ? ` ${count(unverifiable)} could not be decided again.` : ''
-  const head = `${paint(good ? 'green' : 'red', good ? '✓' : '✗')} ${reproducedShare(verification)} % of ${count(records)} decisions come out as logged: choice, plan, exclusions, scores and probabilities, to the bit.${open}`
+  const head = `${paint(good ? 'green' : 'red', good ? '✓' : '✗')} ${reproducedShare(verification)} % of ${count(records)} decisions come out as logged: choice, plan, exclusions, scores and probabilities, ${exactness(verification)}.${open}`
   const { logged, redecided } = verification.digest
   const digest =
     logged === redecided

@@ -47,6 +47,9 @@ export const plain: Readonly<Record<MetricName, string>> = {
 export const reproducedShare = ({ records, reproduced }: Verification): string =>
   (records > 0 ? Math.floor((reproduced / records) * 100_000) / 1000 : 0).toFixed(3)
 
+/** How alike what came out was found to be. */
+export const exactness = ({ how }: Verification): string => (how === 'sql' ? 'to 1e-12 by SQL' : 'to the bit')
+
 /** A duration in the unit a person would use. */
 export const duration = (days: number): string => {
   const minutes = days * 24 * 60

@@ -45,6 +45,7 @@ const termsSql = (fit: Fit, metric: number): Partial<Record<Term, string>> => {
     qe: `${k} * ${qe}`,
     qb: `${k} * ${qb}`,
     qu: `${k} * ${qu}`,
+    weightedSquare: `pow(f_w_${f} * ${r}, 2)`,
     clipped: `f_clipped_${f} * ${r}`,
     subGaussian: `f_smooth_${f} * ${r}`,
     switched: `f_switched_${f} * ${left}`,

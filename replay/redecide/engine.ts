@@ -34,7 +34,7 @@ const unusual =
  * Below so many rows `auto` decides here: a query takes a second to be planned, and what is decided here is proved to the bit, in
  * SQL to 1e-12.
  */
-const sqlFromRows = 500_000
+const sqlFromRowsDefault = 500_000
 /** Slices gathered before what was added up is kept: about a million rows. */
 const roundSlicesDefault = 32
 
@@ -48,6 +48,8 @@ export type EngineOptions = {
   readonly objective: Objective
   /** Where sums are made: `sql` in ClickHouse or not at all, `auto` there if that can be, `js` (by default) here. */
   readonly engine?: Engine
+  /** Logs of fewer rows are decided here by `auto`; half a million by default. */
+  readonly sqlFromRows?: number
   /** Told why `auto` turned to JavaScript. */
   readonly onDeclined?: (because: string) => void
   /** How many threads decide; by default as many as there are cores. */
@@ -114,7 +116,7 @@ const gatherWhereDataIs = async (
   survey: Survey | null,
   policies: readonly LoggedPolicy[],
   candidates: readonly Policy[],
-  { engine = 'js', reexecuted = null, onDeclined }: EngineOptions,
+  { engine = 'js', sqlFromRows = sqlFromRowsDefault, reexecuted = null, onDeclined }: EngineOptions,
 ): Promise<Gathered | null> => {
   if (engine === 'js' || (engine === 'auto' && (survey?.rows ?? 0) < sqlFromRows)) return null
   try {

@@ -124,7 +124,7 @@ const exitCodes: Readonly<Record<string, number>> = {
     'promotion-not-found': 64,
     'source-unreadable': 64,
   },
-  ...{ 'evidence-of-another-policy': 3, 'source-empty': 3, 'record-invalid': 3 },
+  ...{ 'evidence-of-another-policy': 3, 'promotion-invalid': 3, 'source-empty': 3, 'record-invalid': 3 },
 }
 
 const exitWith = async (run: () => Promise<number>): Promise<void> => {

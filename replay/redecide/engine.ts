@@ -254,10 +254,16 @@ const thread = (input: WorkerInput) => {
   const result = Promise.withResolvers<Gathered>()
   // Whoever waits for a place is told of a failure, too; nobody may be waiting.
   result.promise.catch(() => wake())
+  const started = Promise.withResolvers<void>()
+  result.promise.then(
+    () => started.resolve(),
+    () => started.resolve(),
+  )
   worker.on('error', result.reject)
   worker.on('exit', (code) => result.reject(new Error(`deciding again: a thread ended before its work, with ${code}`)))
   worker.on('message', (answer: WorkerAnswer) => {
-    if (answer.kind === 'gathered') result.resolve(answer.gathered)
+    if (answer.kind === 'ready') started.resolve()
+    else if (answer.kind === 'gathered') result.resolve(answer.gathered)
     else if (answer.kind === 'failed')
       result.reject(new SourceError(answer.code as SourceError['code'], answer.message))
     else {
@@ -285,7 +291,8 @@ const thread = (input: WorkerInput) => {
       worker.postMessage('end' satisfies WorkerTask)
       return result.promise
     },
-    stop: () => worker.terminate(),
+    /** Node 26 aborts the whole process now and then when a thread is stopped while it still loads its modules. */
+    stop: () => started.promise.then(() => worker.terminate()),
   }
   return member
 }

@@ -203,7 +203,8 @@ export const startSurvey = (policies: Iterable<LoggedPolicy>, objective: Objecti
   const close = (): Survey => {
     const { kindOf, kinds: found } = kinds.close(rows)
     const armNames = arms.names().sort()
-    const armOf = arms.names().map((name) => armNames.indexOf(name))
+    const places = new Map(armNames.map((name, at) => [name, at]))
+    const armOf = arms.names().map((name) => places.get(name) ?? 0)
     return modelled({
       rows,
       duplicates,

@@ -16,8 +16,9 @@ export type WorkerInput = {
 }
 /** Bytes of a slice, or the end. */
 export type WorkerTask = { readonly bytes: ArrayBuffer } | 'end'
-/** A slice is done; what was added up; what went wrong. */
+/** It is there; a slice is done; what was added up; what went wrong. */
 export type WorkerAnswer =
+  | { readonly kind: 'ready' }
   | { readonly kind: 'done' }
   | { readonly kind: 'gathered'; readonly gathered: Gathered }
   | { readonly kind: 'failed'; readonly code: string; readonly message: string }
@@ -45,3 +46,4 @@ port?.on('message', (task: WorkerTask) => {
     answer({ kind: 'failed', code, message })
   }
 })
+answer({ kind: 'ready' })

@@ -200,7 +200,7 @@ export const multiply = async (url: string, rows: number, times: number): Promis
         decision_time + toIntervalMillisecond(${copy * laterMs}) AS decision_time,
         toUUID(concat('019ab0c4-0000-7000-9${copy.toString(16).padStart(3, '0')}-', right(toString(decision_id), 12))) AS decision_id,
         toFixedString(concat('${copy.toString(16).padStart(4, '0')}', right(span_id, 12)), 16) AS span_id)
-      FROM otel.routing_decisions FINAL WHERE decision_time < toDateTime64('${new Date(startMs + laterMs).toISOString().slice(0, 19)}', 9, 'UTC')`
+      FROM (SELECT * FROM otel.routing_decisions FINAL WHERE decision_time < toDateTime64('${new Date(startMs + laterMs).toISOString().slice(0, 19)}', 9, 'UTC'))`
     const response = await fetch(`${url}/`, { method: 'POST', body: query })
     if (!response.ok) throw new Error(`multiplying the log: ${await response.text()}`)
   }

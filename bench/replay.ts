@@ -104,8 +104,8 @@ const main = async (): Promise<void> => {
     if (most > made) await multiply(url, made, Math.ceil(most / made))
     const measured: Measured[] = []
     for (const rows of sizes) {
-      for (const count of rows > madeMax ? [0] : [0, replicates]) measured.push(await run(url, rows, count, 'js'))
       measured.push(await run(url, rows, 0, 'sql'))
+      for (const count of rows > madeMax ? [0] : [0, replicates]) measured.push(await run(url, rows, count, 'js'))
     }
     const summary = {
       node: `Node ${process.versions.node}`,

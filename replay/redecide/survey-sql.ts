@@ -2,6 +2,7 @@
 // survey, up to rounding of sums; a test holds the two together. Where something is out of the ordinary — rows that columns
 // cannot say, repeated ids, impossible probabilities, draws by user or tenant, a judge's scores — it gives null, and the records are read.
 import type { FeatureTypes } from '../../router/policy/cel.ts'
+import { columnFeatures } from '../../router/policy/sql-columns.ts'
 import { type MetricName, metricNames, type Objective } from '../estimate/metrics.ts'
 import { type Cell, collected, foldCount } from '../estimate/outcome-cells.ts'
 import type { Source } from '../read/source.ts'
@@ -18,14 +19,6 @@ export const clusterSql = `bitShiftRight(if(session != '', xxHash64(concat(sessi
 const impossibleSql = `(NOT abs(arraySum(candidates.probability) - (chosen_model != '')) <= ${sumTolerance}
     OR length(arrayDistinct(candidates.model)) < length(candidates.model)
     OR (chosen_model != '' AND arraySum((model, p) -> if(model = chosen_model, p, 0), candidates.model, candidates.probability) = 0))`
-
-const numbers =
-  'context_tokens_max input_usd_per_mtok output_usd_per_mtok cost_usd quality output_tokens_expected ttft_ms tokens_per_s latency_ms error_rate samples in_flight'
-const knownFeatures: FeatureTypes = {
-  provider: 'string',
-  ...Object.fromEntries(numbers.split(' ').map((name) => [name, 'double' as const])),
-  breaker: 'string',
-}
 
 /** Metrics as columns of `decisions`, NULL where not known. */
 export const outcomeSql = ({ slowAboveMs }: Objective): Readonly<Record<MetricName, string>> => ({
@@ -134,7 +127,7 @@ const featuresOf = async (ask: Ask): Promise<FeatureTypes> => {
     GROUP BY name`,
   )
   const types = Object.fromEntries(extra.map(({ name, type }) => [name, type || 'double']))
-  return { ...knownFeatures, ...(types as FeatureTypes) }
+  return { ...columnFeatures, ...(types as FeatureTypes) }
 }
 
 type CellRow = {

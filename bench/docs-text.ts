@@ -63,7 +63,7 @@ export const replayBenchText = (): string => {
   })
   return [
     `From ClickHouse to the verdict, ${summary.measured[0]?.candidates ?? 0} candidates at once, each row also decided again by its own policy for proof (${summary.cores} cores shared with the store,`,
-    `median of ${summary.rounds} runs, ${summary.node}, ${summary.date}, \`npm run bench:replay\`; CPU and memory are those of the replaying process).`,
+    `median of ${summary.rounds} runs, one run beyond a million, ${summary.node}, ${summary.date}, \`npm run bench:replay\`; CPU and memory are those of the replaying process).`,
     '',
     '| rows | how | time | decisions/s | CPU per decision | memory |',
     '|---|---|---|---|---|---|',

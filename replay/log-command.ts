@@ -127,7 +127,7 @@ export const withProgress = async <Result>(
   const total = process.stderr.isTTY && source.slices ? ((await source.size()) ?? 0) : 0
   const format = '{pass} {bar} {percentage} %  {rate} rows/s  {eta_formatted} left'
   const bar = total > 0 ? progressBar(format) : null
-  bar?.start(total * passes, 0)
+  bar?.start(total * passes, 0, { pass: 'surveying', rate: '0' })
   const startMs = performance.now()
   try {
     return await run(({ pass, rows }) => {

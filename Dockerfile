@@ -5,5 +5,7 @@ WORKDIR /signalbox
 COPY package.json package-lock.json .npmrc ./
 RUN npm ci --omit=dev --omit=optional && npm cache clean --force
 COPY . .
+# Where spans wait for the collector; a volume keeps them over a new container.
+RUN mkdir -p .signalbox && chown node:node .signalbox
 USER node
 ENTRYPOINT ["node", "signalbox.js"]

@@ -2,126 +2,45 @@
 // mistake is reported with its line, and what comes out needs no further checks.
 import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
-import { dirname, resolve } from 'node:path'
-import { z } from 'zod'
+import { dirname, join, resolve } from 'node:path'
+import { type CaptureMode, type CaptureSettings, captureOf, captureWarnings } from './capture/settings.ts'
+import { type ConfigFile, configSchema } from './config-schema.ts'
 import type { FeatureTypes } from './policy/cel.ts'
 import { type Policy, PolicyError, parsePolicy } from './policy/policy.ts'
-import { textMax } from './policy/record.ts'
 import { type Path, parseYaml, pathText } from './policy/yaml.ts'
 import { bookPrice, configuredPrice, type Price, unknownPrice } from './prices.ts'
 import { snapshotTypes } from './snapshot.ts'
 import type { Provider, Target } from './target.ts'
 
-const timeoutMsMax = 3_600_000
-const timeout = (otherwise: number) => z.int().min(1).max(timeoutMsMax).default(otherwise)
-const name = z.string().min(1).max(200)
-/** Names that a header can carry. */
-const modelName = name
-  .regex(/^[\x21-\x7e]+$/, 'wanted printable ASCII without spaces')
-  .refine((text) => text !== 'auto', {
-    error: "'auto' is what clients ask for when the policy is to choose",
-  })
-const usd = z.number().min(0)
 const tokenLengthMin = 16
-const featureName = z.string().regex(/^[a-z][a-z0-9_]*$/, 'wanted a name in snake_case')
-
-const configSchema = z.strictObject({
-  listen: z
-    .strictObject({ host: z.string().default('127.0.0.1'), port: z.int().min(0).max(65_535).default(8080) })
-    .prefault({}),
-  /** Client keys. Without any, the router listens on loopback only. */
-  keys: z
-    .array(
-      z
-        .strictObject({
-          name,
-          sha256: z
-            .string()
-            .regex(/^[0-9a-f]{64}$/, 'wanted 64 hex digits')
-            .optional(),
-          key_env: z.string().optional(),
-          tenant: z.string().max(textMax.tenant).default(''),
-          tier: z.string().max(textMax.tier).default(''),
-        })
-        .refine((key) => (key.sha256 === undefined) !== (key.key_env === undefined), {
-          error: 'wanted either sha256 (of the key) or key_env (the variable that holds it)',
-        }),
-    )
-    .default([]),
-  /** Who may change the policy at run time; without it there is no such endpoint. */
-  admin: z.strictObject({ token_env: name }).nullable().default(null),
-  telemetry: z
-    .union([
-      z.literal(false),
-      z.strictObject({
-        endpoint: z.url({ protocol: /^https?$/ }).default('http://127.0.0.1:4318'),
-        service_name: name.default('signalbox'),
-      }),
-    ])
-    .prefault({}),
-  policy: z.union([name, z.looseObject({ name })]),
-  providers: z
-    .array(
-      z.strictObject({
-        name,
-        kind: z.literal('openai'),
-        base_url: z.url({ protocol: /^https?$/ }).refine((url) => !/[?#]|\/\/[^/]*@/.test(url), {
-          error: 'wanted an address without a query, a fragment or credentials; keys go into api_key_env',
-        }),
-        api_key_env: z.string().optional(),
-        /** Whether the provider is to continue the trace: it then gets a `traceparent` naming the attempt's span. */
-        pass_traceparent: z.boolean().default(false),
-        timeouts_ms: z
-          .strictObject({
-            connect: timeout(3000),
-            first_byte: timeout(60_000),
-            idle: timeout(30_000),
-            total: timeout(600_000),
-          })
-          .prefault({}),
-      }),
-    )
-    .min(1),
-  models: z
-    .array(
-      z.strictObject({
-        name: modelName,
-        provider: name,
-        upstream_model: name.optional(),
-        context_tokens_max: z.int().min(1).optional(),
-        price: z
-          .union([
-            z.strictObject({
-              input_usd_per_mtok: usd,
-              output_usd_per_mtok: usd,
-              cached_input_usd_per_mtok: usd.optional(),
-            }),
-            z.strictObject({ book: z.string().regex(/^[^/]+\/.+$/, 'wanted provider/model, as in openai/gpt-5-mini') }),
-          ])
-          .optional(),
-        features: z.record(featureName, z.union([z.number(), z.string().max(500), z.boolean()])).default({}),
-      }),
-    )
-    .min(1)
-    .max(1000),
-  collector: z
-    .strictObject({
-      data: z.string().default('.signalbox/data'),
-      clickhouse_url: z.url().nullable().default(null),
-      otlp_port: z.int().min(0).max(65_535).default(4318),
-      clickhouse_port: z.int().min(0).max(65_535).default(8123),
-    })
-    .prefault({}),
-})
-type ConfigFile = z.infer<typeof configSchema>
+const bytesPerMegabyte = 1_048_576
 
 export type ClientKey = {
   readonly name: string
   readonly sha256: string
   readonly tenant: string
   readonly tier: string
+  /** How much of this client's texts is captured; null leaves it to the rest of the configuration. */
+  readonly capture: CaptureMode | null
 }
-export type Config = Pick<ConfigFile, 'listen' | 'telemetry' | 'collector'> & {
+/** Where telemetry goes, and what keeps it until it is there. */
+export type TelemetryConfig = {
+  readonly endpoint: string
+  readonly serviceName: string
+  /** Shown to the collector as a bearer token; null when it asks for none. */
+  readonly token: string | null
+  /** False keeps what waits in memory only. */
+  readonly spool: { readonly folder: string; readonly bytesMax: number; readonly whenFull: 'drop' | 'refuse' } | false
+}
+export type Config = Pick<ConfigFile, 'listen'> & {
+  /** `token` is what senders must show; null when anyone may send. */
+  readonly collector: ConfigFile['collector'] & {
+    readonly token: string | null
+    readonly users: readonly { readonly name: string; readonly password: string; readonly readonly: boolean }[]
+  }
+  readonly telemetry: TelemetryConfig | false
+  /** Null when nothing is captured. */
+  readonly capture: CaptureSettings | null
   readonly keys: readonly ClientKey[]
   /** The key of the admin endpoints; null when there are none. */
   readonly admin: ClientKey | null
@@ -213,11 +132,11 @@ const featureTypesOf = (file: ConfigFile, report: Report): FeatureTypes => {
 }
 
 const keysOf = (file: ConfigFile, env: NodeJS.ProcessEnv, report: Report): ClientKey[] =>
-  file.keys.flatMap(({ name: keyName, sha256, key_env: variable, tenant, tier }, at) => {
+  file.keys.flatMap(({ name: keyName, sha256, key_env: variable, tenant, tier, capture = null }, at) => {
     const key = variable ? env[variable] : undefined
     if (variable && !key) report(['keys', at, 'key_env'], `the environment has no ${variable}`)
     const digest = sha256 ?? (key ? createHash('sha256').update(key).digest('hex') : undefined)
-    return digest ? [{ name: keyName, sha256: digest, tenant, tier }] : []
+    return digest ? [{ name: keyName, sha256: digest, tenant, tier, capture }] : []
   })
 
 const adminOf = ({ admin }: ConfigFile, env: NodeJS.ProcessEnv, report: Report): ClientKey | null => {
@@ -225,7 +144,53 @@ const adminOf = ({ admin }: ConfigFile, env: NodeJS.ProcessEnv, report: Report):
   const token = env[admin.token_env] ?? ''
   if (token.length < tokenLengthMin)
     report(['admin', 'token_env'], `${admin.token_env} is unset or shorter than ${tokenLengthMin} characters`)
-  return { name: 'admin', sha256: createHash('sha256').update(token).digest('hex'), tenant: '', tier: '' }
+  return {
+    name: 'admin',
+    sha256: createHash('sha256').update(token).digest('hex'),
+    tenant: '',
+    tier: '',
+    capture: null,
+  }
+}
+
+const collectorOf = ({ collector }: ConfigFile, env: NodeJS.ProcessEnv, folder: string, report: Report) => {
+  const { host, token_env: variable, data } = collector
+  const token = variable ? (env[variable] ?? '') : null
+  if (token === null && !loopback.has(host))
+    report(['collector', 'host'], `${host} is not loopback, so senders must show a token (collector.token_env)`)
+  if (token !== null && token.length < tokenLengthMin)
+    report(['collector', 'token_env'], `${variable} is unset or shorter than ${tokenLengthMin} characters`)
+  const users = collector.clickhouse_users.map((user, index) => {
+    const password = env[user.password_env] ?? ''
+    if (!password) report(['collector', 'clickhouse_users', index], `the environment has no ${user.password_env}`)
+    return { name: user.name, password, readonly: !user.write }
+  })
+  return { ...collector, token, users, data: resolve(folder, data) }
+}
+
+const telemetryOf = (
+  { telemetry, collector, listen }: ConfigFile,
+  env: NodeJS.ProcessEnv,
+  folder: string,
+  report: Report,
+): TelemetryConfig | false => {
+  if (!telemetry) return false
+  const { endpoint, service_name: serviceName, spool } = telemetry
+  // A collector on this machine is likely the one of this file; its token is shown to no other machine unasked.
+  const ours = loopback.has(new URL(endpoint).hostname) ? collector.token_env : undefined
+  const variable = telemetry.token_env ?? ours
+  const token = variable ? env[variable] : undefined
+  if (variable && !token) report(['telemetry', 'token_env'], `the environment has no ${variable}`)
+  return {
+    endpoint,
+    serviceName,
+    token: token ?? null,
+    spool: spool && {
+      folder: resolve(folder, spool.folder ?? join('.signalbox', 'spool', String(listen.port))),
+      bytesMax: spool.megabytes_max * bytesPerMegabyte,
+      whenFull: spool.when_full,
+    },
+  }
 }
 
 const loopback = new Set(['127.0.0.1', '::1', 'localhost'])
@@ -266,16 +231,25 @@ export const parseConfig = (text: string, folder: string, where = 'signalbox.yam
   const policy = policyOf(file.policy, features, folder, report)
   const keys = keysOf(file, env, report)
   const admin = adminOf(file, env, report)
+  const collector = collectorOf(file, env, folder, report)
+  const telemetry = telemetryOf(file, env, folder, report)
+  const keyModes = file.keys.map((key) => key.capture)
+  const capture = captureOf(file.capture, keyModes, env, report)
+  const collectorHost = telemetry ? new URL(telemetry.endpoint).hostname : ''
   if (!loopback.has(file.listen.host) && file.keys.length === 0)
     report(['listen', 'host'], `${file.listen.host} is not loopback, so client keys are required (keys: …)`)
   if (problems.length > 0 || !policy) throw new ConfigError(problems)
-  const warnings = targets
-    .filter(({ price }) => price.source === 'unknown')
-    .map(({ model }) => `no price is known for ${model}: its cost is recorded as unknown; set models[].price`)
+  const warnings = [
+    ...targets
+      .filter(({ price }) => price.source === 'unknown')
+      .map(({ model }) => `no price is known for ${model}: its cost is recorded as unknown; set models[].price`),
+    ...captureWarnings(capture, loopback.has(file.listen.host) && loopback.has(collectorHost)),
+  ]
   return {
     listen: file.listen,
-    telemetry: file.telemetry,
-    collector: { ...file.collector, data: resolve(folder, file.collector.data) },
+    telemetry,
+    capture,
+    collector,
     keys,
     admin,
     targets,

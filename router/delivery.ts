@@ -1,191 +1,192 @@
-// Delivers ended spans, losing none while there is room. The SDK's own batch processor drops a batch that failed once
-// and all that exceeds 2,048 spans; this one encodes each span as it ends, seals what has gathered into a batch, sends
-// batches in order, and sends the same bytes again until they are taken, so the collector can tell a repetition.
-import { setTimeout as sleep } from 'node:timers/promises'
-import { OTLPTraceExporter } from '@opentelemetry/exporter-trace-otlp-http'
-import type { ReadableSpan, SpanProcessor } from '@opentelemetry/sdk-trace'
+// Gathers what is added — spans, or log events — into batches, and loses none of it while there is room. Each item is encoded
+// as it comes, goes to disk with what came beside it, and with its batch to the sender. Adding costs encoding and nothing
+// else: disk and collector are waited for elsewhere.
 import type { Logger } from 'pino'
-import { SpanBatch } from './span-encoder.ts'
+import { Batch, type Encoding } from './batch.ts'
+import type { Transport } from './otlp-transport.ts'
+import { hasRoom, type Room } from './room.ts'
+import { Sender } from './sender.ts'
+import type { SpoolFile, SpoolFolder } from './spool.ts'
+import { SpoolWriter } from './spool-writer.ts'
 
-/** Bytes held while the collector does not answer; past this, new spans are dropped and counted. */
-const queuedBytesMax = 268_435_456
-/** A batch is sealed when it has this many spans or bytes, or when its first span has waited this long. */
-const batchSpansMax = 2048
+/** A batch is whole when it has this many items or bytes, or when its first item has waited this long. */
+const batchItemsMax = 2048
 const batchBytesMax = 4_194_304
-const lingerMs = 250
-const retryMsFirst = 100
-const retryMsMax = 5_000
-/** How long closing waits for a batch to be taken before what is left is given up and counted. */
+const lingerMsMin = 250
+/** The same while other batches wait: then there is no hurry, and fewer files are better. */
+const lingerMsMax = 5_000
+/** How often what is new goes to disk. */
+const commitMs = 25
+/** How long closing waits for a batch to be taken before what is left, in memory only, is given up and counted. */
 const closeMsMax = 15_000
-/** Statuses that say this batch will never be taken. */
-const refusals = new Set([400, 413, 415, 422])
+/** How long closing goes on sending what is safe on disk. */
+const closeKeptMsMax = 5_000
 
 export type DeliveryCounts = {
   readonly queued: number
   readonly delivered: number
-  /** Not delivered and never to be: the queue was full, or time ran out while closing. */
+  /** Not delivered: there was no room, or the process ended before what was in memory only was taken. */
   readonly dropped: number
-  /** Set aside because the collector refused the batch as bad. */
+  /** Set aside: the collector refused them as bad, or they were unreadable in what an earlier run left. */
   readonly refused: number
+  /** Bytes that wait, of all signals together. */
+  readonly queuedBytes: number
+  /** How long the oldest has waited; 0 when nothing waits. */
+  readonly oldestMs: number
+  /** How often the spool's disk failed. */
+  readonly diskErrors: number
 }
 
-type Response = {
-  readonly partialSuccess?: { readonly rejectedSpans?: number | string; readonly errorMessage?: string }
-}
-type Serializer = {
-  serializeRequest: (batch: unknown) => Uint8Array
-  deserializeResponse: (body: Uint8Array) => Response
-}
-type Sent = { readonly ok: boolean; readonly status: number; readonly message: string; readonly rejected: number }
-
-/** The official exporter, with its settings, transport and retries, handed batches that are encoded already. */
-class EncodedBatchExporter extends OTLPTraceExporter {
-  /** What the collector said beside 200 about the batch in flight; there is one at a time. */
-  #partial: NonNullable<Response['partialSuccess']> = {}
-
-  constructor(url: string) {
-    super({ url })
-    const delegate = (this as unknown as { _delegate?: { _serializer?: Serializer } })._delegate
-    if (!delegate?._serializer) throw new TypeError('this version of the OTLP exporter keeps its serializer elsewhere')
-    const { deserializeResponse } = delegate._serializer
-    delegate._serializer = {
-      serializeRequest: (batch) => (batch as [Uint8Array])[0],
-      deserializeResponse: (body) => {
-        const response = deserializeResponse(body)
-        this.#partial = response.partialSuccess ?? {}
-        return response
-      },
-    }
-  }
-
-  send(body: Uint8Array): Promise<Sent> {
-    const { promise, resolve } = Promise.withResolvers<Sent>()
-    this.#partial = {}
-    this.export([body] as never, ({ code, error }) => {
-      const { code: status = 0, message = '' } = (error ?? {}) as { code?: number; message?: string }
-      const { rejectedSpans = 0, errorMessage = '' } = this.#partial
-      resolve({ ok: code === 0, status, message: message || errorMessage, rejected: Number(rejectedSpans) })
-    })
-    return promise
-  }
+/** What one signal is delivered by. */
+export type Lane<Item> = {
+  /** What it carries, in messages: 'spans'. */
+  readonly what: string
+  readonly encoding: Encoding<Item>
+  readonly transport: Transport
+  /** Null when batches are in memory only. */
+  readonly folder: SpoolFolder | null
+  readonly room: Room
+  /** A name that no other batch ever had. */
+  readonly nextName: () => string
+  readonly log: Logger
 }
 
-type Sealed = { readonly body: Uint8Array; readonly spans: number }
+/** The batch that is being gathered. */
+type Open = {
+  readonly name: string
+  readonly batch: Batch
+  readonly file: SpoolFile | null
+  readonly sinceMs: number
+}
 
-export class DeliveryProcessor implements SpanProcessor {
-  readonly #exporter: EncodedBatchExporter
-  readonly #log: Logger
-  readonly #open = new SpanBatch()
-  readonly #sealed: Sealed[] = []
-  #sealedBytes = 0
-  #sealedSpans = 0
-  #sending: Promise<void> | null = null
+export class Delivery<Item> {
+  readonly #lane: Lane<Item>
+  readonly #writer: SpoolWriter
+  readonly #sender: Sender
+  #open: Open | null = null
+  #bytesExpected = 0
   #timer: NodeJS.Timeout | null = null
-  #closing = false
-  #wake: (() => void) | null = null
-  #delivered = 0
+  #closed = false
   #dropped = 0
-  #refused = 0
-  #failures = 0
+  #dropping = false
+  /** What waited in memory only when closing was over. */
+  #givenUp = 0
 
-  constructor(url: string, log: Logger) {
-    this.#exporter = new EncodedBatchExporter(url)
-    this.#log = log
+  constructor(lane: Lane<Item>) {
+    const { folder, log, what } = lane
+    this.#lane = lane
+    this.#writer = new SpoolWriter(log)
+    this.#sender = new Sender({ ...lane, writer: this.#writer })
+    const nowMs = performance.now()
+    for (const { ageMs, ...left } of folder?.left ?? [])
+      this.#sender.put({ ...left, sinceMs: nowMs - ageMs, body: null })
+    const { queued } = this.#sender.counts
+    if (queued > 0) log.info({ queued }, `${what} of an earlier run are delivered first`)
   }
 
   get counts(): DeliveryCounts {
+    const { folder, room } = this.#lane
+    const { queued, delivered, refused, unreadable, sinceMs } = this.#sender.counts
+    const oldest = sinceMs ?? this.#open?.sinceMs
     return {
-      queued: this.#sealedSpans + this.#open.spans,
-      delivered: this.#delivered,
-      dropped: this.#dropped,
-      refused: this.#refused,
+      queued: queued + (this.#open?.batch.items ?? 0) - this.#givenUp,
+      delivered,
+      dropped: this.#dropped + unreadable + this.#givenUp,
+      refused: refused + (folder?.unreadable ?? 0),
+      queuedBytes: room.queuedBytes,
+      oldestMs: oldest === undefined ? 0 : Math.round(performance.now() - oldest),
+      diskErrors: this.#writer.errors,
     }
   }
 
-  onStart(): void {}
-
-  onEnd(span: ReadableSpan): void {
-    if (this.#closing || this.#sealedBytes + this.#open.byteLength >= queuedBytesMax) {
-      if (this.#dropped === 0) this.#log.error({ queuedBytesMax }, 'spans are being dropped: the queue is full')
-      this.#dropped += 1
+  /** Adds an item, or drops and counts it when there is no room. Never throws, and waits for nothing. */
+  add(item: Item): void {
+    const { room, encoding, log, what } = this.#lane
+    if (this.#closed || !hasRoom(room)) {
+      this.#drop()
       return
     }
-    this.#open.add(span)
-    if (this.#open.spans >= batchSpansMax || this.#open.byteLength >= batchBytesMax) this.#seal()
-    else this.#timer ??= setTimeout(() => this.#seal(), lingerMs)
+    this.#open ??= this.#begin()
+    const { batch } = this.#open
+    const before = batch.byteLength
+    try {
+      batch.add(encoding, item)
+    } catch (error) {
+      if (batch.items === 0) this.#open = null
+      this.#dropped += 1
+      log.error({ err: error }, `one of the ${what} could not be encoded`)
+      return
+    }
+    this.#take(batch.byteLength - before)
+    if (batch.items >= batchItemsMax || batch.byteLength >= batchBytesMax) this.#seal()
+    this.#timer ??= setTimeout(this.#tick, commitMs)
+  }
+
+  /** Resolves when everything added so far has been delivered or set aside, or when closing is over. */
+  async flush(): Promise<void> {
+    this.#seal()
+    await this.#sender.finished()
+  }
+
+  /**
+   * Delivers what waits. What is safe on disk stays there as soon as the collector does not take it; what is in memory only
+   * is given up and counted when the collector takes nothing for a while.
+   */
+  async close(): Promise<void> {
+    if (this.#closed) return
+    this.#closed = true
+    this.#seal()
+    await this.#writer.pass()
+    if (this.#timer) clearTimeout(this.#timer)
+    if (this.#lane.folder && this.#sender.inMemoryOnly === 0) await this.#sender.leave(closeKeptMsMax)
+    else await this.#sender.exhaust(closeMsMax)
+    await this.#writer.pass()
+    const { log, what } = this.#lane
+    this.#givenUp = this.#sender.inMemoryOnly
+    const { queued } = this.counts
+    if (this.#givenUp > 0)
+      log.error({ dropped: this.#givenUp }, `${what} were given up: the collector took none of them in time`)
+    if (queued > 0) log.info({ queued }, `${what} stay in the spool until the next start`)
+  }
+
+  #begin(): Open {
+    const { folder, nextName } = this.#lane
+    const name = nextName()
+    const batch = new Batch(this.#bytesExpected)
+    return { name, batch, file: folder?.file(name) ?? null, sinceMs: performance.now() }
+  }
+
+  #take(bytes: number): void {
+    this.#lane.room.queuedBytes += bytes
+    this.#lane.room.memoryBytes += bytes
+  }
+
+  #drop(): void {
+    const { log, room, what } = this.#lane
+    this.#dropped += 1
+    if (!this.#dropping) log.error({ bytesMax: room.bytesMax }, `${what} are being dropped: there is no room for more`)
+    this.#dropping = true
+  }
+
+  readonly #tick = (): void => {
+    this.#timer = null
+    const open = this.#open
+    if (this.#sender.isIdle) this.#dropping = false
+    const lingerMs = this.#sender.isIdle ? lingerMsMin : lingerMsMax
+    if (open && performance.now() - open.sinceMs >= lingerMs) this.#seal()
+    else if (open?.file) this.#writer.grow(open.file, open.batch.bytes)
+    if (this.#writer.isBehind) void this.#writer.pass()
+    if (this.#open || this.#writer.isBehind) this.#timer ??= setTimeout(this.#tick, commitMs)
   }
 
   #seal(): void {
-    if (this.#timer) clearTimeout(this.#timer)
-    this.#timer = null
-    const { spans } = this.#open
-    if (spans > 0) {
-      const body = this.#open.take()
-      this.#sealed.push({ body, spans })
-      this.#sealedBytes += body.length
-      this.#sealedSpans += spans
-    }
-    this.#sending ??= this.#drain().finally(() => {
-      this.#sending = null
-    })
-  }
-
-  async #drain(): Promise<void> {
-    for (let batch = this.#sealed[0]; batch; batch = this.#sealed[0]) {
-      const { ok, status, message, rejected } = await this.#exporter.send(batch.body)
-      if (!ok && !refusals.has(status)) {
-        await this.#pauseAfter(message)
-        continue
-      }
-      this.#failures = 0
-      this.#sealed.shift()
-      this.#sealedBytes -= batch.body.length
-      this.#sealedSpans -= batch.spans
-      const refused = ok ? Math.min(rejected, batch.spans) : batch.spans
-      this.#delivered += batch.spans - refused
-      this.#refused += refused
-      if (refused > 0) this.#log.error({ spans: refused, status, error: message }, 'the collector refused spans')
-    }
-  }
-
-  async #pauseAfter(error: string): Promise<void> {
-    if (this.#failures === 0)
-      this.#log.warn({ queued: this.counts.queued, error }, 'spans wait: the collector does not take them')
-    const ms = Math.min(retryMsMax, retryMsFirst * 2 ** Math.min(10, this.#failures))
-    this.#failures += 1
-    const { promise, resolve } = Promise.withResolvers<void>()
-    const timer = setTimeout(resolve, ms * (0.8 + 0.4 * Math.random()))
-    this.#wake = resolve
-    await promise
-    clearTimeout(timer)
-  }
-
-  /** Resolves when everything ended so far has been delivered or set aside. */
-  async forceFlush(): Promise<void> {
-    while (this.counts.queued > 0) {
-      this.#wake?.()
-      this.#seal()
-      await this.#sending
-    }
-  }
-
-  async shutdown(): Promise<void> {
-    this.#closing = true
-    const flushed = this.forceFlush()
-    let settled: number
-    do {
-      settled = this.#delivered + this.#refused
-      const patience = new AbortController()
-      await Promise.race([flushed, sleep(closeMsMax, undefined, { signal: patience.signal }).catch(() => {})])
-      patience.abort()
-    } while (this.counts.queued > 0 && this.#delivered + this.#refused > settled)
-    const { queued } = this.counts
-    if (queued > 0) {
-      this.#dropped += queued
-      this.#sealed.length = 0
-      this.#sealedSpans = 0
-      this.#log.error({ spans: queued }, 'spans were given up: the collector took none of them in time')
-    }
-    await this.#exporter.shutdown()
+    if (!this.#open) return
+    const { batch, ...rest } = this.#open
+    const before = batch.byteLength
+    const body = batch.close()
+    this.#take(body.length - before)
+    this.#open = null
+    this.#bytesExpected = body.length
+    this.#sender.put({ ...rest, items: batch.items, byteLength: body.length, body })
   }
 }

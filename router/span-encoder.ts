@@ -1,16 +1,12 @@
-// Encodes each span once, when it ends, as OTLP/JSON into one growing batch. The official serializer keeps every span and
+// Encodes each span once, when it ends, as OTLP/JSON. The official serializer keeps every span and
 // builds four objects per attribute until its batch is sent, which the garbage collector pays for with requests waiting;
 // the result here is the same (a test holds it to the official one), but lives outside the heap at once.
 import type { ReadableSpan } from '@opentelemetry/sdk-trace'
+import type { Encoding } from './batch.ts'
 
-const bytesAtFirst = 1_048_576
-/** A batch that needed more gives its buffer back. */
-const bytesKeptMax = 16_777_216
-const utf8BytesPerUnitMax = 3
 const nanosPerSecond = 1_000_000_000n
 const hasRemoteFlag = 0x100
 const isRemoteFlag = 0x200
-const tail = ']}]}]}'
 
 /** `{"key":"…","value":{"stringValue":` and its kin; the keys of our spans are few. */
 const keyTexts = { stringValue: new Map(), intValue: new Map(), doubleValue: new Map(), boolValue: new Map() } as const
@@ -43,7 +39,8 @@ const anyValue = (value: unknown): object => {
   return { stringValue: String(value) }
 }
 
-const attributesText = (attributes: Readonly<Record<string, unknown>>): string => {
+/** The inside of OTLP's list of attributes. */
+export const attributesText = (attributes: Readonly<Record<string, unknown>>): string => {
   let text = ''
   for (const key of Object.keys(attributes)) text += `${text === '' ? '' : ','}${attributeText(key, attributes[key])}`
   return text
@@ -71,42 +68,5 @@ const headText = ({ resource, instrumentationScope: { name, version } }: Readabl
   `{"resourceSpans":[{"resource":{"attributes":[${attributesText(resource.attributes)}],"droppedAttributesCount":0}` +
   `,"scopeSpans":[{"scope":${JSON.stringify({ name, version })},"spans":[`
 
-/** Spans of one resource and scope, without events or links, encoded as they are added. */
-export class SpanBatch {
-  #bytes = Buffer.allocUnsafe(bytesAtFirst)
-  #at = 0
-  #spans = 0
-
-  get spans(): number {
-    return this.#spans
-  }
-
-  get byteLength(): number {
-    return this.#at
-  }
-
-  add(span: ReadableSpan): void {
-    this.#write(`${this.#spans === 0 ? headText(span) : ','}${spanText(span)}`)
-    this.#spans += 1
-  }
-
-  /** The batch as a request body of its own; what follows starts a new one. */
-  take(): Uint8Array {
-    this.#write(tail)
-    const body = Uint8Array.prototype.slice.call(this.#bytes, 0, this.#at)
-    this.#at = 0
-    this.#spans = 0
-    if (this.#bytes.length > bytesKeptMax) this.#bytes = Buffer.allocUnsafe(bytesAtFirst)
-    return body
-  }
-
-  #write(text: string): void {
-    const needed = this.#at + text.length * utf8BytesPerUnitMax
-    if (needed > this.#bytes.length) {
-      const larger = Buffer.allocUnsafe(Math.max(needed, this.#bytes.length * 2))
-      this.#bytes.copy(larger, 0, 0, this.#at)
-      this.#bytes = larger
-    }
-    this.#at += this.#bytes.write(text, this.#at, 'utf8')
-  }
-}
+/** How spans of one resource and scope, without events or links, are written. */
+export const spanEncoding: Encoding<ReadableSpan> = { head: headText, text: spanText }

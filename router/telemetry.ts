@@ -3,9 +3,12 @@
 import { randomUUID } from 'node:crypto'
 import { ROOT_CONTEXT, type Span, SpanKind, SpanStatusCode, type Tracer, trace } from '@opentelemetry/api'
 import { NodeSDK } from '@opentelemetry/sdk-node'
-import { AlwaysOnSampler } from '@opentelemetry/sdk-trace'
+import { AlwaysOnSampler, type ReadableSpan } from '@opentelemetry/sdk-trace'
 import type { Logger } from 'pino'
-import { type DeliveryCounts, DeliveryProcessor } from './delivery.ts'
+import type { TelemetryConfig } from './config.ts'
+import { Delivery, type DeliveryCounts } from './delivery.ts'
+import { eventEncoding, type LogEvent } from './log-event.ts'
+import { transportTo } from './otlp-transport.ts'
 import { type Attempt, errorType } from './policy/attempt.ts'
 import {
   type Attributes,
@@ -20,9 +23,14 @@ import {
 import type { Policy } from './policy/policy.ts'
 import { changeToAttributes, type PolicyChange, promotionSpans } from './policy/promotion.ts'
 import { type DecisionRecord, engineVersion } from './policy/record.ts'
+import { isRefusing, roomFor } from './room.ts'
+import { spanEncoding } from './span-encoder.ts'
+import { openSpool } from './spool.ts'
 import { PromisedIds, type Trace } from './trace.ts'
 
 const attributesMax = 512
+/** Names of batches sort as their numbers do. */
+const batchDigits = 9
 
 /** A finished request as telemetry needs it. */
 export type Finished = {
@@ -42,13 +50,23 @@ export type Feedback = {
   readonly comment: string
 }
 
+/** Spans by count, beside them log events, and how many decisions this epoch has answered. */
+export type TelemetryCounts = DeliveryCounts & {
+  readonly epoch: string
+  readonly decisions: number
+  readonly events: DeliveryCounts
+}
+
 export type Telemetry = {
   readonly finished: (exchange: Finished) => void
   readonly rejected: (status: number, code: string, startedAtMs: number) => void
   readonly feedback: (feedback: Feedback) => void
   readonly policy: (policy: Policy) => void
   readonly policyChanged: (change: PolicyChange) => void
-  readonly counts: () => DeliveryCounts & { readonly decisions: number }
+  readonly event: (event: LogEvent) => void
+  readonly counts: () => TelemetryCounts
+  /** Whether new requests are to be refused, because what they would record could not be kept. */
+  readonly refusing: () => boolean
   readonly flush: () => Promise<void>
   readonly close: () => Promise<void>
 }
@@ -56,6 +74,8 @@ export type Telemetry = {
 const route = '/v1/chat/completions'
 const spanName = `POST ${route}`
 const http = { [n.httpMethod]: 'POST', [n.httpRoute]: route, [n.urlPath]: route, [n.urlScheme]: 'http' } as const
+
+const none = { queued: 0, delivered: 0, dropped: 0, refused: 0, queuedBytes: 0, oldestMs: 0, diskErrors: 0 }
 
 /** `off` spans cost nothing and count nothing but decisions. */
 const silent = (): Telemetry => {
@@ -69,7 +89,9 @@ const silent = (): Telemetry => {
     feedback: () => {},
     policy: () => {},
     policyChanged: () => {},
-    counts: () => ({ queued: 0, delivered: 0, dropped: 0, refused: 0, decisions }),
+    event: () => {},
+    counts: () => ({ ...none, epoch: '', decisions, events: none }),
+    refusing: () => false,
     flush: nothing,
     close: nothing,
   }
@@ -78,14 +100,21 @@ const silent = (): Telemetry => {
 /** Where spans are made, and the ids that the next ones were promised. */
 type Source = { readonly tracer: Tracer; readonly promised: PromisedIds }
 
-const sourceOf = (serviceName: string, processor: DeliveryProcessor): Source & { readonly sdk: NodeSDK } => {
+const sourceOf = (serviceName: string, spans: Delivery<ReadableSpan>): Source & { readonly sdk: NodeSDK } => {
   const promised = new PromisedIds()
   const sdk = new NodeSDK({
     serviceName,
     autoDetectResources: false,
     sampler: new AlwaysOnSampler(),
     spanLimits: { attributeCountLimit: attributesMax },
-    spanProcessors: [processor],
+    spanProcessors: [
+      {
+        onStart: () => {},
+        onEnd: (span) => spans.add(span),
+        forceFlush: () => spans.flush(),
+        shutdown: () => spans.close(),
+      },
+    ],
     idGenerator: promised,
     metricReaders: [],
     logRecordProcessors: [],
@@ -153,13 +182,52 @@ const emitFinished = (source: Source, exchange: Finished, epoch: string, seq: nu
   span.end(startedAtMs + latencyMs)
 }
 
-/** Starts telemetry to an OTLP/HTTP endpoint, or none at all. */
-export const startTelemetry = (options: { endpoint: string; serviceName: string } | false, log: Logger): Telemetry => {
-  if (!options) return silent()
-  const processor = new DeliveryProcessor(new URL('/v1/traces', options.endpoint).href, log)
-  const source = sourceOf(options.serviceName, processor)
+/** A name for this run, of UUID's seventh version: names of later runs sort behind it. */
+const newEpoch = (): string => {
+  const time = Date.now().toString(16).padStart(12, '0')
+  return `${time.slice(0, 8)}-${time.slice(8)}-7${randomUUID().slice(15)}`
+}
+
+/** Both signals' way to the collector, over one spool, within one room. */
+const deliveriesTo = ({ endpoint, serviceName, token, spool }: TelemetryConfig, epoch: string, log: Logger) => {
+  const opened = spool ? openSpool(spool.folder, log) : null
+  const room = roomFor(spool)
+  let batches = 0
+  const nextName = (): string => {
+    batches += 1
+    return `${epoch}-${String(batches).padStart(batchDigits, '0')}`
+  }
+  const lane = (path: string) => ({ transport: transportTo(new URL(path, endpoint).href, token), room, nextName, log })
+  const spans = new Delivery({
+    what: 'spans',
+    encoding: spanEncoding,
+    folder: opened?.traces ?? null,
+    ...lane('/v1/traces'),
+  })
+  const events = new Delivery({
+    what: 'log events',
+    encoding: eventEncoding(serviceName),
+    folder: opened?.logs ?? null,
+    ...lane('/v1/logs'),
+  })
+  let refused = false
+  const refusing = (): boolean => {
+    const now = isRefusing(room)
+    if (now && !refused) log.error({ bytesMax: room.bytesMax }, 'requests are refused: the spool is full')
+    if (!now && refused) log.info('requests are answered again: the spool has room')
+    refused = now
+    return now
+  }
+  return { spans, events, refusing, release: () => opened?.release() }
+}
+
+/** Starts telemetry, or none at all. Throws a SpoolError when its folder cannot be had. */
+export const startTelemetry = (config: TelemetryConfig | false, log: Logger): Telemetry => {
+  if (!config) return silent()
+  const epoch = newEpoch()
+  const { spans, events, refusing, release } = deliveriesTo(config, epoch, log)
+  const source = sourceOf(config.serviceName, spans)
   const { sdk, tracer } = source
-  const epoch = randomUUID()
   let seq = 0
   const instant = (name: string, attributes: Attributes): void =>
     tracer.startSpan(name, { kind: SpanKind.INTERNAL, attributes }, ROOT_CONTEXT).end()
@@ -174,6 +242,8 @@ export const startTelemetry = (options: { endpoint: string; serviceName: string 
       }
     },
     rejected: (status, code, startedAtMs) => {
+      // Where requests are refused for want of room, what says so must not take more of it.
+      if (refusing()) return
       const attributes = { ...http, [n.httpStatus]: status, [n.errorType]: code }
       tracer.startSpan(spanName, { kind: SpanKind.SERVER, startTime: startedAtMs, attributes }, ROOT_CONTEXT).end()
     },
@@ -192,8 +262,15 @@ export const startTelemetry = (options: { endpoint: string; serviceName: string 
         [n.policyEngine]: engineVersion,
       }),
     policyChanged: (change) => instant(promotionSpans.change, changeToAttributes(change)),
-    counts: () => ({ ...processor.counts, decisions: seq }),
-    flush: () => processor.forceFlush(),
-    close: () => sdk.shutdown(),
+    event: (event) => events.add(event),
+    counts: () => ({ ...spans.counts, epoch, decisions: seq, events: events.counts }),
+    refusing,
+    flush: async () => {
+      await Promise.all([spans.flush(), events.flush()])
+    },
+    close: async () => {
+      await Promise.all([sdk.shutdown(), events.close()])
+      release()
+    },
   }
 }

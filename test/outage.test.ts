@@ -63,6 +63,7 @@ collector: { data: "${folder}/data", otlp_port: ${otlp}, clickhouse_port: ${clic
   await sleep(300)
   stop = true
   await Promise.all(traffic)
+  await router.telemetry.flush()
   await router.close()
 
   assert.ok(waiting > 0, 'spans waited while the collector was away')

@@ -1,186 +1,219 @@
-// ClickHouse's HTTP interface in front of the embedded engine, so that its official clients, curl and Grafana can read it
-// while the collector holds the folder: `query` and body, `param_x`, settings, formats, and errors spelled as ClickHouse
-// spells them. Results stream. There are no sessions and no users: every request is alone, and only loopback reaches it.
-import { isUtf8 } from 'node:buffer'
+// ClickHouse's HTTP interface in front of the embedded engine, so that its official clients, curl and Grafana can read and write it
+// while the collector holds the folder. A request becomes one statement, runs in a fresh session or the one that it names,
+// and is answered in pieces; what a format cannot say in pieces goes through a file.
 import { randomUUID } from 'node:crypto'
 import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http'
 import { hostname } from 'node:os'
-import { Readable, Transform } from 'node:stream'
-import { pipeline } from 'node:stream/promises'
-import { createGzip } from 'node:zlib'
+import { join } from 'node:path'
 import type { Logger } from 'pino'
-import { type Engine, EngineError, type Result, refusal, type Statement } from './engine.ts'
-import { createBudget, HttpError, type Lease, readBody, refuseBrowsers } from './http.ts'
+import { type Answer, compressionAsked, sendAnswer, sendError, summaryOf } from './clickhouse-answer.ts'
+import { type Asked, readRequest } from './clickhouse-request.ts'
+import { createSessions, sessionAskedBy } from './clickhouse-sessions.ts'
+import { openSpool, type Spooled } from './clickhouse-spool.ts'
+import { isQuery, outputFormatOf } from './clickhouse-sql.ts'
+import { type FrontUser, needsLogin, userOf } from './clickhouse-users.ts'
+import type { Engine } from './engine.ts'
+import { refusal } from './engine-error.ts'
+import type { Progress } from './engine-queries.ts'
+import { literal, type Result, type Statement } from './engine-run.ts'
+import { createBudget, HttpError, type Lease, refuseBrowsers, refuseWebPages } from './http.ts'
 
-/** Bytes of queries and inserted data in memory at once. */
+/** Bytes of queries and forms in memory at once; rows go to files. */
 const waitingBytesMax = 256 * 1024 * 1024
-/** Bytes of one result. */
-const resultBytesMax = 16 * 1024 * 1024 * 1024
-/** How long a client may leave its result unread. */
-const idleMsMax = 300_000
+/** Bytes of a result that goes through a file, as the engine counts them, unless the request says otherwise. */
+const fileBytesMax = 4 * 1024 * 1024 * 1024
+/** Progress headers of one answer, and how often progress is looked at unless the client says. */
+const progressMax = 100
+const progressMsDefault = 100
+const progressMsMin = 20
 
-/** Parameters of the transport; all others are settings, and the engine says whether it knows them. */
-const transport = new Set(
-  `query query_id database default_format user password quota_key role session_timeout session_check compress decompress
-  enable_http_compression http_zlib_compression_level wait_end_of_query buffer_size send_progress_in_http_headers
-  http_headers_progress_interval_ms http_response_headers add_http_cors_header client_protocol_version
-  cancel_http_readonly_queries_on_client_close framing`.split(/\s+/),
-)
+/** Formats in which pieces, one after another, are the whole; the engine writes others' beginning and end around each piece. */
+const inPieces =
+  /^(?:JSON(?:Compact)?(?:Strings)?EachRow|JSONLines|NDJSON|TabSeparated(?:Raw)?|TSV(?:Raw)?|CSV|TSKV|Values|SQLInsert|RowBinary|Native|MsgPack|BSONEachRow|Protobuf|LineAsString|RawBLOB|Null)$/i
 
-/** The HTTP status that ClickHouse gives an error code; 500 for those not named. */
-const statusByCode = new Map<number, number>([
-  ...[6, 25, 26, 27, 36, 38, 41, 43, 53, 62, 69, 70, 72, 117, 321, 349, 456, 457].map((c) => [c, 400] as const),
-  ...[46, 47, 50, 56, 60, 63, 73, 78, 79, 81, 107, 115, 1000].map((c) => [c, 404] as const),
-  [48, 501],
-  [497, 403],
-  [159, 408],
-  [202, 503],
-])
+const handshake = 'SELECT displayName ( ) , version ( ) , revision ( ) , timezone ( )'
+const health = 'Use / or /ping for health checks.\nOr /replicas_status for more sophisticated health checks.\n'
+const usage = `${health}\nSend queries from your program with POST method or GET /?query=...\n`
 
-export const clickhouseHttp = (engine: Engine, log: Logger): RequestListener => {
+type Front = {
+  readonly engine: Engine
+  readonly log: Logger
+  readonly users: readonly FrontUser[]
+  readonly lend: ReturnType<typeof createSessions>
+  readonly running: Set<string>
+}
+
+/** Serves the engine. Without users it is for loopback: `default` writes, every other name reads. */
+export const clickhouseHttp = (engine: Engine, log: Logger, users: readonly FrontUser[] = []): RequestListener => {
   const lease = createBudget(waitingBytesMax)
+  const opening = openSpool(join(engine.folder, 'front'))
+  const front: Front = { engine, log, users, lend: createSessions(engine), running: new Set() }
   return (request, response) => {
     const held = lease()
-    answer(engine, request, response, held)
-      .catch((error: unknown) => refuse(request, response, error, log))
+    void opening
+      .then(async (spool) => {
+        const spooled = spool.request()
+        await serve(front, request, response, held, spooled).finally(spooled.remove)
+      })
+      .catch((error: unknown) => {
+        log.error({ err: error }, 'the ClickHouse front failed')
+        response.destroy()
+      })
       .finally(held.release)
   }
 }
 
-const answer = async (
-  engine: Engine,
+const serve = async (
+  front: Front,
   request: IncomingMessage,
   response: ServerResponse,
   held: Lease,
+  spooled: Spooled,
 ): Promise<void> => {
-  refuseBrowsers(request)
-  const url = new URL(request.url ?? '/', 'http://localhost')
-  if (url.pathname === '/ping' || (url.pathname === '/' && request.method === 'GET' && url.search === '')) {
-    response.end('Ok.\n')
-    return
+  const { pathname, searchParams: search } = new URL(request.url ?? '/', 'http://localhost')
+  const compression = compressionAsked(search, request.headers['accept-encoding'])
+  try {
+    needsLogin(front.users) ? refuseWebPages(request) : refuseBrowsers(request)
+    if (pathname === '/ping' || pathname === '/replicas_status') return void response.end('Ok.\n')
+    if (pathname === '/' && request.method === 'GET' && search.size === 0) return void response.end('Ok.\n')
+    if (pathname !== '/') throw new HttpError(404, `There is no handle ${pathname.slice(0, 200)}\n\n${usage}`)
+    if (request.method !== 'GET' && request.method !== 'POST') {
+      throw new HttpError(405, `method ${request.method} is not served; it serves GET and POST`)
+    }
+    const user = userOf(request, search, front.users)
+    const asked = await readRequest(request, search, user, held, spooled)
+    const answer = await answerTo(front, response, search, user, asked, spooled)
+    await sendAnswer(response, answer, compression).finally(answer.end)
+  } catch (error) {
+    const { message } = error as Error
+    if (response.headersSent || response.destroyed) {
+      front.log.warn({ message }, 'result cut off')
+      if (!response.socket?.writableEnded) response.destroy()
+      return
+    }
+    if (!request.complete) response.setHeader('Connection', 'close')
+    request.resume()
+    sendError(response, search.get('query_id') ?? randomUUID(), error, compression)
   }
-  if (url.pathname !== '/') throw new HttpError(404, `there is no handle ${url.pathname.slice(0, 200)}`)
-  if (request.method !== 'GET' && request.method !== 'POST') {
-    throw new HttpError(405, `method ${request.method} is not served; it serves GET and POST`)
-  }
-  const statement = statementOf(request, url.searchParams, await readBody(request, held))
-  response.setHeader('X-ClickHouse-Query-Id', url.searchParams.get('query_id') ?? randomUUID())
-  const result = await engine.run(statement)
-  await sendResult(request, response, statement, result, url.searchParams.get('enable_http_compression') === '1')
 }
 
-/** What reads or writes outside the data folder, which the engine itself would do for anyone. */
-const outside =
-  /\b(file|url|http|s3|gcs|hdfs|azureBlobStorage|remote|remoteSecure|executable|input|mysql|postgresql|mongodb|redis|sqlite|odbc|jdbc|deltaLake|iceberg\w*|hudi|python)(?:Cluster)?[`"]?\s*\(|\binto\s+outfile\b|\bfrom\s+infile\b/i
-/** String literals and comments; the names in quotes stay. */
-const literals = /'(?:[^'\\]|\\[\s\S]|'')*'|--[^\n]*|\/\*[\s\S]*?\*\//g
+type Running = Answer & { readonly end: () => void }
 
-const refuseOutside = (sql: string): void => {
-  // Data that follows an INSERT is not read as SQL.
-  const data = /^\s*insert\b/i.test(sql) ? sql.search(/\bformat\s+\w+/i) : -1
-  const found = outside.exec((data < 0 ? sql : sql.slice(0, data)).replaceAll(literals, "''"))
-  if (found)
-    throw refusal(497, `'${found[1] ?? found[0]}' is not served here: it reaches outside the database. (ACCESS_DENIED)`)
-}
-
-const statementOf = (request: IncomingMessage, search: URLSearchParams, body: Buffer): Statement => {
-  for (const name of ['session_id', 'compress', 'decompress']) {
-    if ((search.get(name) ?? '0') !== '0') throw notImplemented(`'${name}' in front of the embedded engine`)
-  }
-  if (!isUtf8(body)) throw notImplemented('Input that is not UTF-8 text, in front of the embedded engine')
-  const query = search.get('query') ?? ''
-  const sql = body.length > 0 ? `${query}${query === '' ? '' : '\n'}${body}` : query
-  if (sql.trim() === '') throw refusal(62, 'Empty query. (SYNTAX_ERROR)')
-  refuseOutside(sql)
-  const settings: Record<string, string> = {}
-  const parameters: Record<string, string> = {}
-  for (const [name, value] of search) {
-    if (name.startsWith('param_')) parameters[name.slice('param_'.length)] = value
-    else if (!transport.has(name)) settings[name] = value
-  }
-  const database = search.get('database') ?? header(request, 'x-clickhouse-database')
-  const format = search.get('default_format') ?? header(request, 'x-clickhouse-format') ?? 'TabSeparated'
-  const base = { sql, format, settings, parameters, readonly: request.method === 'GET' }
-  return database ? { ...base, database } : base
-}
-
-const notImplemented = (what: string): EngineError => refusal(48, `${what} is not supported. (NOT_IMPLEMENTED)`)
-
-const header = (request: IncomingMessage, name: string): string | undefined => {
-  const value = request.headers[name]
-  return Array.isArray(value) ? value[0] : value
-}
-
-/** The format that the SQL names at its end, or the default. */
-const formatOf = ({ sql, format = 'TabSeparated' }: Statement): string =>
-  /\bFORMAT\s+(\w+)\s*(?:SETTINGS\s[^;]*)?;?\s*$/i.exec(sql.slice(-1000))?.[1] ?? format
-
-const contentTypeOf = (format: string): string => {
-  if (/EachRow/.test(format)) return 'application/x-ndjson; charset=UTF-8'
-  if (/^JSON/.test(format)) return 'application/json; charset=UTF-8'
-  if (/^CSV/.test(format)) return 'text/csv; charset=UTF-8; header=absent'
-  if (/^(?:TabSeparated|TSV)/.test(format)) return 'text/tab-separated-values; charset=UTF-8'
-  if (/^(?:Pretty|Vertical|Values|Markdown|XML)/.test(format)) return 'text/plain; charset=UTF-8'
-  return 'application/octet-stream'
-}
-
-const sendResult = async (
-  request: IncomingMessage,
+/** Runs what was asked; the answer is ready to be sent when its first bytes are there. */
+const answerTo = async (
+  front: Front,
   response: ServerResponse,
-  statement: Statement,
-  result: Result,
-  compressionAsked: boolean,
-): Promise<void> => {
-  const format = formatOf(statement)
-  response.setHeader('Content-Type', contentTypeOf(format))
-  response.setHeader('X-ClickHouse-Format', format)
-  response.setHeader('X-ClickHouse-Server-Display-Name', hostname())
-  response.setHeader('X-ClickHouse-Summary', JSON.stringify(summaryOf(result)))
-  const gzip = compressionAsked && /\bgzip\b/.test(header(request, 'accept-encoding') ?? '')
-  if (gzip) response.setHeader('Content-Encoding', 'gzip')
-  response.setTimeout(idleMsMax, () => response.destroy())
-  const source = Readable.from(result.chunks, { objectMode: false })
-  await (gzip ? pipeline(source, limit(), createGzip(), response) : pipeline(source, limit(), response))
-}
-
-const summaryOf = ({ rowsRead, bytesRead, elapsedSeconds }: Result) => ({
-  read_rows: String(rowsRead),
-  read_bytes: String(bytesRead),
-  written_rows: '0',
-  written_bytes: '0',
-  total_rows_to_read: '0',
-  result_rows: '0',
-  result_bytes: '0',
-  elapsed_ns: String(Math.round(elapsedSeconds * 1e9)),
-})
-
-const limit = (): Transform => {
-  let bytes = 0
-  return new Transform({
-    transform(chunk: Buffer, _encoding, done) {
-      bytes += chunk.length
-      done(bytes > resultBytesMax ? new Error(`the result is larger than ${resultBytesMax} bytes`) : null, chunk)
-    },
-  })
-}
-
-/** Answers as ClickHouse does: the exception as text, its code in a header. A result that is on its way is cut off. */
-const refuse = (request: IncomingMessage, response: ServerResponse, error: unknown, log: Logger): void => {
-  const { message } = error as Error
-  if (response.headersSent || response.destroyed) {
-    log.warn({ message }, 'result cut off')
-    response.destroy()
-    return
+  search: URLSearchParams,
+  user: FrontUser,
+  asked: Asked,
+  spooled: Spooled,
+): Promise<Running> => {
+  const { id } = asked.statement
+  if (isHandshake(asked, search)) return { ...(await greeting(front.engine, id)), end: () => {} }
+  if (front.running.has(id)) {
+    throw refusal(216, `Query with id = ${id} is already running. (QUERY_WITH_SAME_ID_IS_ALREADY_RUNNING)`)
   }
-  const known = error instanceof EngineError && error.code === 'engine-query'
-  const code = known ? (error.clickhouseCode ?? 0) : 0
-  const status = error instanceof HttpError ? error.status : (statusByCode.get(code) ?? 500)
-  const text = known ? message : `Code: 1000. DB::Exception: ${message} (HTTP_EXCEPTION)`
-  for (const name of response.getHeaderNames()) if (name.startsWith('content-')) response.removeHeader(name)
-  response.setHeader('X-ClickHouse-Exception-Code', known ? code : 1000)
-  response.setHeader('Content-Type', 'text/plain; charset=UTF-8')
-  if (!request.complete) response.setHeader('Connection', 'close')
-  request.resume()
-  response.statusCode = status
-  response.end(`${text}\n`)
+  front.running.add(id)
+  let giveBack = (): void => {}
+  let over = false
+  const watch = watchProgress(front.engine, id, search)
+  const end = (): void => {
+    over = true
+    front.running.delete(id)
+    giveBack()
+  }
+  response.once('close', () => {
+    const cancels = asked.reads && search.get('cancel_http_readonly_queries_on_client_close') !== '0'
+    if (!over && cancels)
+      void front.engine.cancel(id).catch((error: unknown) => front.log.warn({ err: error }, 'not cancelled'))
+  })
+  try {
+    const session = sessionAskedBy(search)
+    const lent = session && (await front.lend(user, session))
+    giveBack = lent?.giveBack ?? giveBack
+    if (lent && asked.statement.readonly && !user.readonly) refuseChange(asked)
+    const readonly = lent ? false : (asked.statement.readonly ?? false)
+    const statement = { ...asked.statement, readonly, abandoned: () => response.destroyed }
+    const run = lent?.run ?? front.engine.run
+    const result = await resultOf(run, { ...asked, statement }, search.get('wait_end_of_query') === '1', spooled)
+    return { id, ...result, progress: watch.seen, end }
+  } catch (error) {
+    end()
+    throw error
+  } finally {
+    watch.stop()
+  }
+}
+
+/** In a session that may write, a GET may not: there the engine cannot be told so for one statement. */
+const refuseChange = ({ tokens, reads }: Asked): void => {
+  if (reads || /^(?:SET|USE)$/i.test(tokens[0]?.text ?? '')) return
+  const why = 'For queries over HTTP, method GET implies readonly. You should use method POST for modifying queries.'
+  throw refusal(164, `Cannot execute query in readonly mode. ${why} (READONLY)`)
+}
+
+type Run = (statement: Statement) => Promise<Result>
+
+/** Runs a statement, into a file where its result must be whole before it is sent. */
+const resultOf = async (
+  run: Run,
+  asked: Asked,
+  mustEnd: boolean,
+  spooled: Spooled,
+): Promise<Pick<Answer, 'format' | 'chunks' | 'summary'>> => {
+  const { statement, tokens, inserts } = asked
+  const named = outputFormatOf(tokens)
+  const format = inserts ? asked.format : (named?.format ?? asked.format)
+  if (!isQuery(tokens) || (inPieces.test(format) && !mustEnd)) {
+    const result = await run(statement)
+    return { format, chunks: result.chunks, summary: summaryOf(result, inserts) }
+  }
+  const path = spooled.path()
+  const end = tokens.findLast(({ text }) => text !== ';')?.end
+  const at = named?.start ?? end
+  const tail = named ? statement.sql.slice(named.start, end) : `FORMAT ${format}`
+  const result = await run({
+    ...statement,
+    atOnce: true,
+    settings: { max_result_bytes: String(fileBytesMax), ...statement.settings },
+    sql: `${statement.sql.slice(0, at)}\nINTO OUTFILE ${literal(path)}\n${tail}`,
+  })
+  for await (const _ of result.chunks);
+  return { format, chunks: spooled.read(path), summary: summaryOf(result, false) }
+}
+
+/** Looks, while a statement runs, how far it is, where the client wants to know. */
+const watchProgress = (engine: Engine, id: string, search: URLSearchParams): { seen: Progress[]; stop: () => void } => {
+  const seen: Progress[] = []
+  if (search.get('send_progress_in_http_headers') !== '1') return { seen, stop: () => {} }
+  const everyMs = Number(search.get('http_headers_progress_interval_ms') ?? progressMsDefault) || progressMsDefault
+  const look = async (): Promise<void> => {
+    const progress = await engine.progress(id).catch(() => null)
+    if (progress !== null && seen.length < progressMax) seen.push(progress)
+  }
+  const timer = setInterval(() => void look(), Math.max(everyMs, progressMsMin))
+  return { seen, stop: () => clearInterval(timer) }
+}
+
+/** The first question of clickhouse-go, which decodes this one answer as revisions of the protocol do that know of blocks' own facts. */
+const isHandshake = ({ tokens, format }: Asked, search: URLSearchParams): boolean =>
+  search.has('client_protocol_version') && format === 'Native' && tokens.map(({ text }) => text).join(' ') === handshake
+
+/** The answer to it: revision 0, so that all that follow can be the engine's Native format as it is. */
+const greeting = async ({ version }: Engine, id: string): Promise<Answer> => {
+  const text = (value: string): Buffer => Buffer.concat([Buffer.from([Buffer.byteLength(value)]), Buffer.from(value)])
+  const column = (name: string, type: string, value: Buffer): Buffer =>
+    Buffer.concat([text(name), text(type), Buffer.from([0]), value])
+  const block = Buffer.concat([
+    // What blocks say of themselves: field 1, not of overflow rows; field 2, bucket -1; no more fields. Then 4 columns, 1 row.
+    Buffer.from([1, 0, 2, 0xff, 0xff, 0xff, 0xff, 0, 4, 1]),
+    column('displayName()', 'String', text(hostname().slice(0, 100))),
+    column('version()', 'String', text(version)),
+    column('revision()', 'UInt32', Buffer.alloc(4)),
+    column('timezone()', 'String', text('UTC')),
+  ])
+  const chunks = (async function* () {
+    yield block
+  })()
+  return { id, format: 'Native', chunks, summary: { result_rows: '1' }, progress: [] }
 }

@@ -25,6 +25,7 @@ const commands: Readonly<Record<string, () => Promise<Command>>> = {
   policy: async () => (await import('../replay/policy-command.ts')).policyCommand(),
   promote: async () => (await import('./promote.ts')).promoteCommand(),
   rollback: async () => (await import('./promote.ts')).rollbackCommand(),
+  payloads: async () => (await import('./payloads.ts')).payloadsCommand(),
   explain: async () => (await import('./explain.ts')).explainCommand(),
   replay: async () => (await import('../replay/command.ts')).replayCommand(),
 }

@@ -3,6 +3,7 @@
 import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:http'
 import type { Logger } from 'pino'
 import type { Policies } from './admin.ts'
+import type { Capture } from './capture/capture.ts'
 import { parseChat, type Rejection } from './chat.ts'
 import { Client } from './client.ts'
 import type { Config } from './config.ts'
@@ -18,6 +19,7 @@ import type { Telemetry } from './telemetry.ts'
 import { joinTrace, type Trace } from './trace.ts'
 import type { Call, Upstream } from './upstream.ts'
 
+const route = '/v1/chat/completions'
 const modelsNamedMax = 50
 
 /** What the router knows and changes while it runs. */
@@ -26,6 +28,8 @@ export type Core = {
   readonly targets: ReadonlyMap<string, Target>
   readonly upstream: Upstream
   readonly telemetry: Telemetry
+  /** Null when no text is kept of anybody. */
+  readonly capture: Capture | null
   readonly log: Logger
   readonly inFlight: Map<string, number>
   health: Health
@@ -52,6 +56,7 @@ export const answerChat = async (core: Core, request: IncomingMessage, response:
   const decidedMs = client.elapsedMs()
 
   const trace = joinTrace(request.headers.traceparent as string | undefined)
+  const captured = core.capture?.begin({ route, raw, context, decision, mode: caller.capture, trace }, client)
   const exchange = await dispatch(context, decision, sendWith(core, { chat, client, trace }, context.id))
   const answeredMs = client.elapsedMs()
   const reply = finalReply(exchange, client)
@@ -64,6 +69,7 @@ export const answerChat = async (core: Core, request: IncomingMessage, response:
     ...attemptPhases(exchange),
     finish: client.elapsedMs() - answeredMs,
   })
+  captured?.(exchange)
 }
 
 /**

@@ -18,6 +18,8 @@ export class Client {
   /** Set by whoever feeds the client at the moment. */
   onGone: (() => void) | null = null
   onDrain: (() => void) | null = null
+  /** Sees every piece of a stream that leaves for the client. */
+  tap: ((piece: Buffer) => void) | null = null
   gone = false
   /** When the request came in, milliseconds since the epoch. */
   readonly startedAtMs = Date.now()
@@ -57,6 +59,7 @@ export class Client {
   write(piece: Buffer): boolean {
     if (this.gone) return true
     this.ttftMs ??= this.elapsedMs()
+    this.tap?.(piece)
     return this.#response.write(piece)
   }
 

@@ -31,14 +31,14 @@ export const readBody = (request: IncomingMessage): Promise<string | Rejection> 
 }
 
 /** Who is asking. Without configured keys everybody on this machine may, and says its own tenant and tier. */
-export type Caller = Pick<ClientKey, 'tenant' | 'tier'>
+export type Caller = Pick<ClientKey, 'tenant' | 'tier' | 'capture'>
 
 export const callerOf = (headers: IncomingHttpHeaders, keys: readonly ClientKey[]): Caller | Rejection => {
   if (keys.length === 0) {
     const browser = browserIn(headers)
     if (browser)
       return rejection(403, 'browser_refused', `${browser}; without client keys only programs of this machine may ask`)
-    return { tenant: header(headers, 'tenant'), tier: header(headers, 'tier') }
+    return { tenant: header(headers, 'tenant'), tier: header(headers, 'tier'), capture: null }
   }
   const shown = /^Bearer (.+)$/i.exec(headers.authorization ?? '')?.[1] ?? ''
   const digest = createHash('sha256').update(shown).digest()

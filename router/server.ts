@@ -6,6 +6,7 @@ import type { Logger } from 'pino'
 import { z } from 'zod'
 import { adminRoutes, answerAdmin, startingWith } from './admin.ts'
 import { answerChat, type Core } from './answer.ts'
+import { startCapture } from './capture/capture.ts'
 import type { Config } from './config.ts'
 import { callerOf, readBody } from './intake.ts'
 import { issueText } from './policy/yaml.ts'
@@ -17,6 +18,7 @@ import { Upstream } from './upstream.ts'
 const drainMsMax = 10_000
 const keepAliveMs = 65_000
 const sweepMs = 50
+const refusedRetryAfterS = '5'
 
 export type Router = {
   readonly url: string
@@ -54,6 +56,15 @@ const takeFeedback = async ({ config, telemetry }: Core, request: Request, respo
   response.status(202).json({ accepted: true })
 }
 
+/** What would be recorded could not be kept, and this router is set to answer nothing that is not recorded. */
+const refuseForRoom = (response: Response): void => {
+  const message =
+    'the telemetry spool is full, and telemetry.spool.when_full is set to refuse: ask again when the collector has taken some of it'
+  // The body is not read, so the connection cannot carry another request.
+  response.set({ 'retry-after': refusedRetryAfterS, connection: 'close' })
+  response.status(503).json(errorBody(message, 'service_unavailable', 'telemetry_spool_full'))
+}
+
 const modelList = ({ targets }: Config) => ({
   object: 'list',
   data: [
@@ -74,6 +85,10 @@ const appFor = (core: Core, closing: () => boolean): express.Express => {
   const app = express()
   app.disable('x-powered-by')
   app.disable('etag')
+  app.post(['/v1/chat/completions', '/v1/feedback'], (_, response, next) => {
+    if (core.telemetry.refusing()) refuseForRoom(response)
+    else next()
+  })
   app.post('/v1/chat/completions', (request, response) => answerChat(core, request, response))
   app.post('/v1/feedback', (request, response) => takeFeedback(core, request, response))
   app.get('/v1/models', (request, response) => {
@@ -86,9 +101,11 @@ const appFor = (core: Core, closing: () => boolean): express.Express => {
   })
   app.get('/readyz', (_, response) => {
     const { name, hash } = core.policies[0].policy
+    const { events, ...spans } = core.telemetry.counts()
+    const ready = !closing() && !core.telemetry.refusing()
     response
-      .status(closing() ? 503 : 200)
-      .json({ ready: !closing(), policy: { name, hash }, spans: core.telemetry.counts() })
+      .status(ready ? 200 : 503)
+      .json({ ready, policy: { name, hash }, spans, events, payloads: core.capture?.counts() })
   })
   app.use(async (request, response) => {
     if (await answerAdmin(core, request, response)) return
@@ -106,15 +123,13 @@ const appFor = (core: Core, closing: () => boolean): express.Express => {
 
 /** Starts the router of a configuration. Port 0 takes any free one; `url` says which. Rejects when it is taken. */
 export const startRouter = async (config: Config, { log }: { log: Logger }): Promise<Router> => {
-  const telemetry = startTelemetry(
-    config.telemetry && { endpoint: config.telemetry.endpoint, serviceName: config.telemetry.service_name },
-    log,
-  )
+  const telemetry = startTelemetry(config.telemetry, log)
   const core: Core = {
     config,
     targets: new Map(config.targets.map((target) => [target.model, target])),
     upstream: new Upstream(),
     telemetry,
+    capture: config.capture && startCapture(config.capture, telemetry.event, log),
     log,
     inFlight: new Map(),
     health: new Map(),
@@ -129,6 +144,9 @@ export const startRouter = async (config: Config, { log }: { log: Logger }): Pro
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject)
     server.listen(config.listen.port, config.listen.host, resolve)
+  }).catch(async (error) => {
+    await telemetry.close()
+    throw error
   })
   for (const warning of config.warnings) log.warn(warning)
   telemetry.policy(config.policy)
@@ -144,6 +162,7 @@ export const startRouter = async (config: Config, { log }: { log: Logger }): Pro
     clearInterval(sweep)
     clearTimeout(timer)
     await core.upstream.close()
+    await core.capture?.settled()
     await telemetry.close()
   }
   return {

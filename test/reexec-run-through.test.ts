@@ -369,3 +369,32 @@ test('memory, ClickHouse on one thread and on three give the same figures', asyn
     }
   }
 })
+
+test('a judge that contradicts itself widens the interval of quality, by what repeats show and no other figure', () => {
+  const random = seeded(seed)
+  const log = drawn(2500, random)
+  const asked = asking(log, careful, () => 0.5, random)
+  const judgedTwice = (slips: (at: number) => boolean): Reexecuted => {
+    const results = [...asked.results].map(([id, answer], at): [string, ReexecResult] => {
+      if (answer.status === 'unasked' || answer.quality === null) return [id, answer]
+      const repeat = at % 4 > 0 ? null : slips(at) ? 1 - answer.quality : answer.quality
+      const judge = { model: 'j', mode: 'score', status: 'ok', repeat_quality: repeat, failures: 0, calls: 1 } as const
+      return [id, { ...answer, judge }]
+    })
+    return { ...asked, results: new Map(results) }
+  }
+  const judgedBy = (given: Reexecuted) => replay(log.records, [production], careful, quick, given)
+  const plain = judgedBy(asked)
+  const [steady, fickle] = [judgedBy(judgedTwice(() => false)), judgedBy(judgedTwice((at) => at % 8 === 0))]
+  const widthOf = (result: typeof plain) => of(result, 'quality').difference.high - of(result, 'quality').difference.low
+  assert.equal(widthOf(steady), widthOf(plain), 'a judge that agrees with itself adds nothing')
+  assert.deepEqual(of(fickle, 'cost_usd').difference, of(plain, 'cost_usd').difference)
+  const { repeats, disagreement, sd } = fickle.reexecuted?.judge ?? {}
+  assert.ok(Math.abs((disagreement ?? 0) - 0.5) < 0.1, `${disagreement} of ${repeats}`)
+  assert.ok(Math.abs((sd ?? 0) - Math.sqrt((disagreement ?? 0) / 2)) < 1e-12)
+  const slip = ((sd ?? 0) * Math.sqrt(asked.results.size * 4)) / log.records.length
+  const { se } = of(plain, 'quality').difference
+  assert.ok(Math.abs(widthOf(fickle) / widthOf(plain) / (Math.hypot(se, slip) / se) - 1) < 1e-9)
+  const line = (result: typeof plain) => checksOf(result).find(({ name }) => name === 'judge of answers')
+  assert.match(line(fickle)?.found ?? '', /judged twice it judged \d+ % otherwise .* wider for it/)
+})

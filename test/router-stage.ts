@@ -15,7 +15,7 @@ import { json, type Script, type ScriptedProvider, startProvider } from './scrip
 
 export const log = pino({ level: 'silent' })
 let folder: string
-let collector: Collector
+export let collector: Collector
 export let router: Router
 export let providers: Record<'a' | 'b' | 'c', ScriptedProvider>
 export let client: OpenAI

@@ -1,6 +1,7 @@
 // `signalbox replay reexec`: what a person types to have changed decisions asked anew, and what they are told before and after.
 // 0 carried out, 3 when nothing could be answered, 4 a cap was reached (what was done is kept), 64 usage.
 import { type Command, InvalidArgumentError } from 'commander'
+import { parseNamedKey } from '../../router/capture/sealed.ts'
 import type { DecisionRecord } from '../../router/policy/record.ts'
 import {
   type CandidateOptions,
@@ -12,10 +13,11 @@ import {
   whole,
 } from '../log-command.ts'
 import { clean } from '../promote/lines.ts'
-import { openPayloads } from './payloads.ts'
+import { openPayloads, type Payloads } from './payloads.ts'
 import { type Forecast, type Frame, frameOf, type JudgePlan, type Price, priceOf } from './plan.ts'
 import { ReexecError } from './result.ts'
 import { planOf, type RunOptions, reexecute, type Summary } from './run.ts'
+import { openStoredPayloads } from './stored-payloads.ts'
 
 const evidenceExitCode = 3
 const budgetExitCode = 4
@@ -24,6 +26,7 @@ const concurrencyMax = 256
 
 type Options = CandidateOptions & {
   readonly payloads: string
+  readonly payloadKey?: ReadonlyMap<string, Buffer>
   readonly url: string
   readonly budgetUsd: number
   readonly judge?: string
@@ -55,6 +58,13 @@ const price = (text: string, before: ReadonlyMap<string, Price> = new Map()): Re
 const url = (text: string): string => {
   if (/^https?:\/\//.test(text) && URL.canParse(text)) return text
   throw new InvalidArgumentError(`found '${text}'; wanted a URL such as http://127.0.0.1:8080/v1`)
+}
+
+const payloadKey = (text: string, before: ReadonlyMap<string, Buffer> = new Map()): ReadonlyMap<string, Buffer> => {
+  // biome-ignore lint/style/noProcessEnv: a key comes from the environment and from nowhere else.
+  const found = parseNamedKey(text, process.env)
+  if (typeof found === 'string') throw new InvalidArgumentError(found)
+  return new Map([...before, found])
 }
 
 const integerOrZero = number('a whole number from 0', -1, Number.MAX_SAFE_INTEGER, true)
@@ -89,7 +99,15 @@ export const reexecCommand = (): Command =>
     .description(
       "Ask the candidate's choices anew where they differ from the logged ones, within a budget (exit 0 done, 4 cap reached).",
     )
-    .requiredOption('--payloads <file>', 'the requests: {"id", "body", "response"?} a line, id being the decision\'s')
+    .requiredOption(
+      '--payloads <where>',
+      'the requests: a file of {"id", "body", "response"?} a line, or `clickhouse` for what the router captured',
+    )
+    .option(
+      '--payload-key <id=VARIABLE>',
+      'a key of captured requests and the environment variable that holds it; may be repeated',
+      payloadKey,
+    )
     .requiredOption('--url <url>', 'any OpenAI-compatible API; the router itself is one', url)
     .option(
       '--judge <model>',
@@ -125,7 +143,7 @@ export const reexecCommand = (): Command =>
 const run = async (options: Options): Promise<number> => {
   const key = keyOf(options.keyEnv)
   const { records, candidate } = await readLog(options)
-  const payloads = await openPayloads(options.payloads)
+  const payloads = await payloadsOf(options, records)
   try {
     const { prices, judge } = pricing(options, records)
     const tenantsMax = options.tenantsMax ?? Infinity
@@ -162,6 +180,14 @@ const run = async (options: Options): Promise<number> => {
     await payloads.close()
   }
 }
+
+const payloadsOf = (
+  { payloads, source, payloadKey: keys = new Map() }: Options,
+  records: readonly DecisionRecord[],
+): Promise<Payloads> =>
+  payloads === 'clickhouse'
+    ? openStoredPayloads(source, new Set(records.map(({ id }) => id)), keys)
+    : openPayloads(payloads)
 
 const exitCodeOf = ({ stop, asked, ok }: Summary): number => {
   if (stop === 'budget' || stop === 'calls' || stop === 'minutes') return budgetExitCode

@@ -22,7 +22,9 @@ const bodySchema = z.looseObject({
 /** A chat completion request, as OpenAI's API takes it. */
 export type Body = z.infer<typeof bodySchema>
 
-const completionSchema = z.looseObject({ choices: z.array(z.looseObject({ message: z.unknown().optional() })).min(1) })
+export const completionSchema = z.looseObject({
+  choices: z.array(z.looseObject({ message: z.unknown().optional() })).min(1),
+})
 const payloadSchema = z.object({
   id: z.string().min(1),
   body: bodySchema,
@@ -33,8 +35,6 @@ export type Payload = z.infer<typeof payloadSchema>
 
 /** What is known of a payload before it is asked. */
 export type PayloadNote = {
-  readonly at: number
-  readonly bytes: number
   /** More tokens than any tokenizer makes of it: a token is at least one byte. */
   readonly inputTokensMax: number
   /** The client's own limit; null when it set none. */
@@ -58,25 +58,28 @@ export const answerText = (message: unknown): string => {
 export const responseText = (response: NonNullable<Payload['response']>): string =>
   typeof response === 'string' ? response : answerText(response.choices[0]?.message)
 
-const parsePayload = (text: string, where: string): Payload => {
-  let input: unknown
+const parseLine = (text: string, where: string): Payload => {
   try {
-    input = JSON.parse(text)
+    return checkPayload(JSON.parse(text), where)
   } catch (error) {
-    throw new ReexecError('payload-invalid', `reading payloads: ${where}: not JSON: ${(error as Error).message}`)
+    if (!(error instanceof SyntaxError)) throw error
+    throw new ReexecError('payload-invalid', `reading payloads: ${where}: not JSON: ${error.message}`)
   }
+}
+
+/** The payload that this is. Throws a ReexecError that says what it lacks, and where it was found. */
+export const checkPayload = (input: unknown, where: string): Payload => {
   const result = payloadSchema.safeParse(input)
   if (result.success) return result.data
   const [issue] = result.error.issues
   throw new ReexecError('payload-invalid', `reading payloads: ${where}: ${issue ? issueText(issue, input) : ''}`)
 }
 
-const noteOf = ({ body, response }: Payload, at: number, bytes: number): PayloadNote => {
+/** What is known of a payload of so many bytes. */
+export const noteOf = ({ body, response }: Payload, bytes: number): PayloadNote => {
   const parts = body.messages.flatMap(({ content }) => (Array.isArray(content) ? (content as { type?: string }[]) : []))
   const perAnswer = Math.max(body.max_completion_tokens ?? 0, body.max_tokens ?? 0) || null
   return {
-    at,
-    bytes,
     inputTokensMax: bytes + partTokensMax * parts.filter(({ type }) => type !== 'text').length,
     outputTokensMax: perAnswer === null ? null : perAnswer * (body.n ?? 1),
     hasResponse: response !== undefined,
@@ -92,6 +95,7 @@ export const openPayloads = async (path: string): Promise<Payloads> => {
     throw new ReexecError('payload-invalid', `reading payloads: cannot open ${path}: ${(error as Error).message}`)
   }
   const notes = new Map<string, PayloadNote>()
+  const places = new Map<string, { readonly at: number; readonly bytes: number }>()
   const textAt = async (at: number, bytes: number): Promise<string> => {
     const { buffer } = await file.read(Buffer.alloc(bytes), 0, bytes, at)
     return buffer.toString('utf8')
@@ -101,15 +105,16 @@ export const openPayloads = async (path: string): Promise<Payloads> => {
     number++
     const text = await textAt(at, bytes)
     if (text.trim() === '') continue
-    const payload = parsePayload(text, `${path} line ${number}`)
-    notes.set(payload.id, noteOf(payload, at, bytes))
+    const payload = parseLine(text, `${path} line ${number}`)
+    notes.set(payload.id, noteOf(payload, bytes))
+    places.set(payload.id, { at, bytes })
   }
   return {
     notes,
     read: async (id) => {
-      const note = notes.get(id)
-      if (!note) throw new ReexecError('payload-invalid', `reading payloads: ${path} has none for decision ${id}`)
-      const payload = parsePayload(await textAt(note.at, note.bytes), `${path}, decision ${id}`)
+      const place = places.get(id)
+      if (!place) throw new ReexecError('payload-invalid', `reading payloads: ${path} has none for decision ${id}`)
+      const payload = parseLine(await textAt(place.at, place.bytes), `${path}, decision ${id}`)
       if (payload.id === id) return payload
       throw new ReexecError('payload-invalid', `reading payloads: ${path} changed while it was read: decision ${id}`)
     },

@@ -74,6 +74,17 @@ export const attributeNames = {
   evaluationName: 'gen_ai.evaluation.name',
   evaluationScore: 'gen_ai.evaluation.score.value',
   evaluationExplanation: 'gen_ai.evaluation.explanation',
+  captureKeepProbability: 'signalbox.capture.keep_probability',
+  payloadKind: 'signalbox.payload.kind',
+  payloadAttempt: 'signalbox.payload.attempt',
+  payloadContentType: 'signalbox.payload.content_type',
+  payloadSha256: 'signalbox.payload.sha256',
+  payloadBytes: 'signalbox.payload.bytes',
+  payloadRedaction: 'signalbox.payload.redaction',
+  payloadKeyId: 'signalbox.payload.key_id',
+  payloadNonce: 'signalbox.payload.nonce',
+  payloadEncoding: 'signalbox.payload.encoding',
+  payloadExpiresAt: 'signalbox.payload.expires_at',
 } as const
 const n = attributeNames
 
@@ -96,6 +107,9 @@ export const phaseAttributes = Object.fromEntries(
 
 /** Span names that are not made from the request: the policy in force, and a judgement of an answer. */
 export const spanNames = { policy: 'signalbox.policy', evaluation: 'gen_ai.evaluation.result' } as const
+
+/** Names of log events: what was asked and answered, where that is captured. */
+export const eventNames = { payload: 'gen_ai.client.inference.operation.details' } as const
 
 /** The decision's attributes of the SERVER span. */
 export const toAttributes = (record: DecisionRecord): Attributes => {

@@ -43,7 +43,7 @@ choose: {kind: softmax, temperature: 0.12}
 explore: {rate: 0.02, floor: 0.005}`,
 )
 
-const contextOf = (at: number): Context => {
+export const contextOf = (at: number): Context => {
   const chance = (stream: string) => draw(String(at), 'bench', stream)
   const inputTokens = Math.round(40 * Math.exp(4 * chance('input')))
   return {
@@ -206,6 +206,39 @@ export const multiply = async (url: string, rows: number, times: number): Promis
   }
 }
 
+/** Every column that a replay of these policies reads, summed: what no replay can be quicker than. */
+export const selectSql = (selected: string): string => {
+  const texts = [
+    'session',
+    'tier',
+    'requested_model',
+    'chosen_model',
+    'outcome',
+    'error_type',
+    'irregular',
+    "tags['category']",
+  ]
+  const numbers = [
+    'keep_probability',
+    'request_input_tokens',
+    'request_output_tokens_max',
+    'd.cost_usd',
+    'latency_ms',
+    'ttft_ms',
+  ]
+  const lists = ['probability', 'cost_usd', 'quality', 'ttft_ms', 'context_tokens_max', 'error_rate']
+  const sums = [
+    ...numbers.map((name) => `sum(${name})`),
+    ...texts.map((name) => `sum(length(${name}))`),
+    ...lists.map((name) => `sumArray(candidates.${name})`),
+    ...['model', 'breaker'].map((name) => `sum(length(candidates.${name}))`),
+  ]
+  return `SELECT toFloat64(count()) AS rows, sum(toUnixTimestamp64Milli(decision_time)) AS times, sum(toUInt128(decision_id)) AS ids,
+    [${sums.map((sum) => `toFloat64(ifNull(${sum}, 0))`).join(', ')}] AS sums, sum(score) AS quality
+    FROM (SELECT * FROM otel.routing_decisions FINAL WHERE ${selected}) AS d
+    ANY LEFT JOIN (SELECT decision_id, score FROM otel.feedback FINAL WHERE name = 'quality') AS f ON d.decision_id = f.decision_id`
+}
+
 /** An empty embedded store in a temporary folder, until the process is told to stop. */
 const serve = async (): Promise<void> => {
   const folder = await mkdtemp(join(tmpdir(), 'signalbox-bench-'))
@@ -216,6 +249,8 @@ const serve = async (): Promise<void> => {
     log: pino({ level: 'silent' }),
   })
   process.stdout.write(`${collector.clickhouseUrl}\n`)
+  // Whoever started this as a child may ask what it has cost so far.
+  process.on('message', () => process.send?.(process.cpuUsage()))
   process.once('SIGTERM', async () => {
     await collector.close()
     await rm(folder, { recursive: true, force: true })

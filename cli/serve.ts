@@ -18,9 +18,14 @@ const withConfig = (command: Command): Command =>
 const logFor = (name: string, level: string) => pino({ name, level, base: { name } })
 
 const collectorOptions = ({ collector }: Config) => ({
+  host: collector.host,
+  token: collector.token,
   otlpPort: collector.otlp_port,
   clickhousePort: collector.clickhouse_port,
-  ...(collector.clickhouse_url ? { clickhouseUrl: collector.clickhouse_url } : { dataFolder: collector.data }),
+  clickhouseUsers: collector.users,
+  dataFolder: collector.data,
+  fsync: collector.fsync,
+  ...(collector.clickhouse_url ? { clickhouseUrl: collector.clickhouse_url } : {}),
 })
 
 export const collectorCommand = (): Command =>

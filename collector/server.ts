@@ -1,34 +1,36 @@
-// The collector: OTLP/HTTP in, ClickHouse rows out. One request is one insert, and it is answered 200 only once its rows are
-// stored; the insert's token is the hash of the body, so a batch that is sent again is stored once. What fails for
-// a while is answered 503, which exporters send again; what can never succeed is a 4xx.
-import { createHash } from 'node:crypto'
-import { setTimeout as sleep } from 'node:timers/promises'
-import { BinaryWriter } from '@bufbuild/protobuf/wire'
-import express, { type NextFunction, type Request, type Response } from 'express'
+// The collector: OTLP/HTTP in, ClickHouse rows out. It opens the store, brings its schema up to date and only then listens;
+// what it listens on beyond loopback asks for a token.
+import { join } from 'node:path'
 import type { Logger } from 'pino'
 import { clickhouseHttp } from './clickhouse-http.ts'
+import { type FrontUser, needsLogin } from './clickhouse-users.ts'
 import { openEngine } from './engine.ts'
-import { createBudget, HttpError, isLoopback, listen, readBody, refuseBrowsers } from './http.ts'
+import { isLoopback, listen } from './http.ts'
 import { migrate } from './migrate.ts'
-import { decodeJson, OtlpError, type TraceRequest } from './otlp.ts'
-import { decodeProtobuf } from './otlp-protobuf.ts'
-import { toRows } from './rows.ts'
-import { embeddedStore, type Store, serverStore } from './store.ts'
+import { otlpApp } from './otlp-http.ts'
+import { embeddedStore, type Store, serverStore, setFsync } from './store.ts'
+import { openWriter } from './writer.ts'
 
-/** Bytes of bodies in memory at once, read or being read; more are answered 503. */
-const waitingBytesMax = 256 * 1024 * 1024
-/** What Retry-After says. */
-const retryAfterSeconds = 1
-/** How long the store may take to say that it is well. */
-const healthMsMax = 2_000
+const tokenLengthMin = 16
 
 export type CollectorOptions = {
+  /** Where OTLP is taken; the embedded engine is served there too if nobody may ask it without a password. */
   readonly host?: string
+  /** What senders must show as a bearer token; off loopback there must be one. */
+  readonly token?: string | null
   readonly otlpPort: number
   /** Where the embedded engine is served; unused with a ClickHouse server. */
   readonly clickhousePort: number
+  /** Who may ask it; with none, or with one who needs no password, it is served on loopback only. */
+  readonly clickhouseUsers?: readonly FrontUser[]
+  /** Where the embedded engine and the journal are; with a ClickHouse server, the journal alone. */
+  readonly dataFolder: string
+  /** A ClickHouse server in the place of the embedded engine. */
+  readonly clickhouseUrl?: string
+  /** Whether what is acknowledged survives a power cut as it does a crash; true when not given. */
+  readonly fsync?: boolean
   readonly log: Logger
-} & ({ readonly dataFolder: string } | { readonly clickhouseUrl: string })
+}
 
 /** A running collector; `clickhouseUrl` is where its rows can be read over ClickHouse's HTTP interface. */
 export type Collector = {
@@ -47,9 +49,11 @@ export class CollectorError extends Error {
  * Throws CollectorError, EngineError, MigrationError, or the system's error when a port is taken.
  */
 export const startCollector = async (options: CollectorOptions): Promise<Collector> => {
-  const { host = '127.0.0.1', otlpPort, log } = options
-  if (!isLoopback(host)) {
-    throw new CollectorError(`the collector has no login, so it listens on loopback only, not on '${host}'`)
+  const { host = '127.0.0.1', token = null, fsync = true, otlpPort, log } = options
+  const loopback = isLoopback(host)
+  if (!loopback && (token?.length ?? 0) < tokenLengthMin) {
+    const wanted = `a bearer token of at least ${tokenLengthMin} characters is required (collector.token_env)`
+    throw new CollectorError(`the collector would listen on '${host}', which others can reach: ${wanted}`)
   }
   const opened: Closeable[] = []
   const keep = <Part extends Closeable>(part: Part): Part => {
@@ -64,17 +68,24 @@ export const startCollector = async (options: CollectorOptions): Promise<Collect
     if (applied.length > 0) log.info({ migrations: applied }, 'schema brought up to date')
     return store
   }
+  const listenForOtlp = async (store: Store): Promise<string> => {
+    const { write } = keep(await openWriter(store, { folder: join(options.dataFolder, 'journal'), fsync, log }))
+    const app = otlpApp({ write, ping: () => store.query('SELECT 1'), token, loopback, log })
+    return keep(await listen(app, host, otlpPort)).url
+  }
   try {
-    if ('clickhouseUrl' in options) {
-      const store = await ready(keep(serverStore(options.clickhouseUrl)))
-      const otlp = keep(await listen(otlpApp(store, log), host, otlpPort))
-      return { otlpUrl: otlp.url, clickhouseUrl: options.clickhouseUrl, close }
+    const { clickhouseUrl } = options
+    if (clickhouseUrl !== undefined) {
+      const store = await ready(keep(serverStore(clickhouseUrl)))
+      return { otlpUrl: await listenForOtlp(store), clickhouseUrl, close }
     }
     const engine = keep(await openEngine(options.dataFolder))
     const store = await ready(embeddedStore(engine))
-    const front = keep(await listen(clickhouseHttp(engine, log), host, options.clickhousePort))
-    const otlp = keep(await listen(otlpApp(store, log), host, otlpPort))
-    return { otlpUrl: otlp.url, clickhouseUrl: front.url, close }
+    await setFsync(store, fsync)
+    const { clickhouseUsers: users = [], clickhousePort } = options
+    const frontHost = loopback || needsLogin(users) ? host : '127.0.0.1'
+    const front = keep(await listen(clickhouseHttp(engine, log, users), frontHost, clickhousePort))
+    return { otlpUrl: await listenForOtlp(store), clickhouseUrl: front.url, close }
   } catch (error) {
     await close()
     throw error
@@ -82,111 +93,3 @@ export const startCollector = async (options: CollectorOptions): Promise<Collect
 }
 
 type Closeable = { readonly close: () => Promise<void> }
-
-const otlpApp = (store: Store, log: Logger) => {
-  const app = express()
-  app.disable('x-powered-by')
-  const lease = createBudget(waitingBytesMax)
-  app.use((request, _response, next) => {
-    refuseBrowsers(request)
-    next()
-  })
-  app.post('/v1/traces', async (request, response) => {
-    const held = lease()
-    try {
-      const encoding = encodingOf(request)
-      const body = await readBody(request, held)
-      const decoded = encoding.decode(body)
-      if (decoded.accepted === 0 && decoded.rejected > 0) throw new OtlpError(problemsOf(decoded))
-      if (decoded.accepted > 0) {
-        const token = createHash('sha256').update(body).digest('hex')
-        await store.insert('otel.otel_traces', toRows(decoded.resources), token)
-      }
-      if (decoded.rejected > 0) log.warn({ rejected: decoded.rejected, problems: decoded.problems }, 'spans refused')
-      send(response, 200, encoding, encoding.success(decoded))
-    } finally {
-      held.release()
-    }
-  })
-  app.get('/healthz', async (_request, response) => {
-    const answer = store.query('SELECT 1').then(() => 'ok')
-    const status = await Promise.race([answer, sleep(healthMsMax, 'store does not answer', { ref: false })])
-    response.status(status === 'ok' ? 200 : 503).json({ status })
-  })
-  app.use((request: Request) => {
-    throw new HttpError(
-      404,
-      `${request.method} ${request.path.slice(0, 200)} is not here; traces go to POST /v1/traces`,
-    )
-  })
-  app.use(failure(log))
-  return app
-}
-
-type Encoding = {
-  readonly contentType: string
-  readonly decode: (body: Uint8Array) => TraceRequest
-  readonly success: (request: TraceRequest) => Uint8Array
-  readonly status: (code: number, message: string) => Uint8Array
-}
-
-const problemsOf = ({ rejected, problems }: TraceRequest): string => `${rejected} spans refused: ${problems.join('; ')}`
-
-const json: Encoding = {
-  contentType: 'application/json',
-  decode: decodeJson,
-  success: (request) => {
-    const partialSuccess = { rejectedSpans: String(request.rejected), errorMessage: problemsOf(request) }
-    return Buffer.from(JSON.stringify(request.rejected > 0 ? { partialSuccess } : {}))
-  },
-  status: (code, message) => Buffer.from(JSON.stringify({ code, message })),
-}
-
-const protobuf: Encoding = {
-  contentType: 'application/x-protobuf',
-  decode: decodeProtobuf,
-  success: (request) => {
-    const writer = new BinaryWriter()
-    if (request.rejected === 0) return writer.finish()
-    writer.uint32(0x0a).fork().uint32(0x08).int64(request.rejected).uint32(0x12).string(problemsOf(request)).join()
-    return writer.finish()
-  },
-  status: (code, message) => new BinaryWriter().uint32(0x08).int32(code).uint32(0x12).string(message).finish(),
-}
-
-const encodingOf = (request: Request): Encoding => {
-  const type = (request.headers['content-type'] ?? '').split(';')[0]?.trim().toLowerCase()
-  if (type === json.contentType) return json
-  if (type === protobuf.contentType) return protobuf
-  const found = type ? `'${type.slice(0, 100)}'` : 'missing'
-  throw new HttpError(415, `content type is ${found}, wanted ${json.contentType} or ${protobuf.contentType}`)
-}
-
-const send = (response: Response, status: number, encoding: Encoding, body: Uint8Array): void => {
-  response.status(status).setHeader('content-type', encoding.contentType)
-  response.end(body)
-}
-
-const statusOf = (error: unknown): number => {
-  if (error instanceof HttpError) return error.status
-  return error instanceof OtlpError ? 400 : 503
-}
-
-/** google.rpc codes: unavailable, resource exhausted, not found, and invalid argument for the rest. */
-const rpcCodes: Readonly<Record<number, number>> = { 503: 14, 413: 8, 404: 5 }
-
-/** Answers an error as OTLP wants it: a google.rpc Status in the request's own encoding. */
-const failure = (log: Logger) => (error: unknown, request: Request, response: Response, _next: NextFunction) => {
-  if (response.headersSent || response.destroyed) return response.destroy()
-  const status = statusOf(error)
-  const { message } = error as Error
-  if (status === 503) {
-    response.set('retry-after', String(retryAfterSeconds))
-    log.error({ err: error }, 'not stored')
-  } else log.warn({ status, message }, 'request refused')
-  // What is left of the body is not read, so the connection cannot carry another request.
-  if (!request.complete) response.set('connection', 'close')
-  request.resume()
-  const encoding = request.headers['content-type']?.startsWith(protobuf.contentType) ? protobuf : json
-  return send(response, status, encoding, encoding.status(rpcCodes[status] ?? 3, message))
-}

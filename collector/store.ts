@@ -1,16 +1,22 @@
 // Where rows go: ClickHouse, either embedded in this process or a server by URL. Both keep the same promise: when an insert
 // resolves, its rows are stored, and inserting them again under the same token changes nothing.
+import { open } from 'node:fs/promises'
 import { Readable } from 'node:stream'
 import { text } from 'node:stream/consumers'
-import { ClickHouseLogLevel, createClient } from '@clickhouse/client'
+import { ClickHouseError, ClickHouseLogLevel, createClient } from '@clickhouse/client'
 import type { Engine } from './engine.ts'
+import { EngineError } from './engine-error.ts'
 
 /** How long a server may take for one insert or statement. */
 const serverAnswerMsMax = 60_000
 
+export type RowsFormat = 'JSONEachRow' | 'Native'
+
 export type Store = {
   /** Stores rows in JSONEachRow, whole or not at all within a partition. */
   readonly insert: (table: string, rows: Buffer, token: string) => Promise<void>
+  /** The same for rows that are a file's content. */
+  readonly insertFile: (table: string, file: string, format: RowsFormat, token: string) => Promise<void>
   readonly command: (sql: string) => Promise<void>
   readonly query: <Row>(sql: string) => Promise<Row[]>
   readonly close: () => Promise<void>
@@ -23,6 +29,7 @@ export const embeddedStore = (engine: Engine): Store => {
   }
   return {
     insert: engine.insert,
+    insertFile: engine.insertFile,
     command: async (sql) => {
       await textOf(sql)
     },
@@ -42,19 +49,21 @@ export const serverStore = (url: string): Store => {
     compression: { request: true },
     log: { level: ClickHouseLogLevel.OFF },
   })
+  // `client.insert` would have rows be objects; `exec` passes the bytes through.
+  const insert = async (table: string, values: Readable, format: RowsFormat, token: string): Promise<void> => {
+    const { stream } = await client.exec({
+      query: `INSERT INTO ${table} FORMAT ${format}`,
+      values,
+      clickhouse_settings: { async_insert: 0, insert_deduplication_token: token, max_partitions_per_insert_block: '0' },
+    })
+    await text(stream)
+  }
   return {
-    insert: async (table, rows, token) => {
-      // `client.insert` would have rows be objects; `exec` passes the bytes through.
-      const { stream } = await client.exec({
-        query: `INSERT INTO ${table} FORMAT JSONEachRow`,
-        values: Readable.from([rows], { objectMode: false }),
-        clickhouse_settings: {
-          async_insert: 0,
-          insert_deduplication_token: token,
-          max_partitions_per_insert_block: '0',
-        },
-      })
-      await text(stream)
+    insert: (table, rows, token) => insert(table, Readable.from([rows], { objectMode: false }), 'JSONEachRow', token),
+    insertFile: async (table, file, format, token) => {
+      const rows = (await open(file)).createReadStream()
+      // A server that is away leaves the file unread, and open.
+      await insert(table, rows, format, token).finally(() => rows.destroy())
     },
     command: async (sql) => {
       await client.command({ query: sql })
@@ -63,4 +72,28 @@ export const serverStore = (url: string): Store => {
       (await client.query({ query: sql, format: 'JSONEachRow' })).json<Row>() as Promise<Row[]>,
     close: () => client.close(),
   }
+}
+
+/**
+ * Has the tables of the database flush what an insert wrote before the insert is answered, or not. Only tables that are
+ * not so already are changed.
+ */
+export const setFsync = async (store: Store, fsync: boolean): Promise<void> => {
+  const isSet = "match(create_table_query, 'fsync_after_insert = 1')"
+  const tables = await store.query<{ name: string }>(
+    `SELECT name FROM system.tables WHERE database = 'otel' AND engine LIKE '%MergeTree' AND ${isSet} != ${fsync}`,
+  )
+  const [after, folder] = ['fsync_after_insert', 'fsync_part_directory']
+  const change = fsync ? `MODIFY SETTING ${after} = 1, ${folder} = 1` : `RESET SETTING ${after}, ${folder}`
+  for (const { name } of tables) await store.command(`ALTER TABLE otel.\`${name}\` ${change}`)
+}
+
+/** ClickHouse's codes for input that it cannot read as the table's columns. */
+const unreadable = new Set([6, 26, 27, 33, 38, 41, 53, 69, 70, 72, 117, 130])
+
+/** Whether an insert failed while its rows were read, so that none of them reached the table or a view of it. */
+export const wasNotRead = (error: unknown): boolean => {
+  const code = error instanceof EngineError ? error.clickhouseCode : null
+  const number = error instanceof ClickHouseError ? Number(error.code) : code
+  return number !== null && unreadable.has(number) && !/while pushing to view/i.test((error as Error).message)
 }

@@ -97,7 +97,7 @@ test('migrations are applied once, again where one failed half-way, and never ba
     rows.map((row) => row.number),
     steps.map((step) => step.number),
   )
-  const newer = /has migration 3, 4, 5, 6, which/
+  const newer = /has migration 3, 4, 5, 6, [\d, ]*which/
   await assert.rejects(migrate(store, steps.slice(0, 2)), { message: newer })
   await assert.rejects(openEngine(`${folder.path}/other`), { code: 'engine-busy' })
 })

@@ -60,13 +60,14 @@ const otlpValue = (value: AttributeValue): Record<string, unknown> => {
 export const otlpAttributes = (attributes: Attributes): { key: string; value: Record<string, unknown> }[] =>
   Object.entries(attributes).map(([key, value]) => ({ key, value: otlpValue(value) }))
 
-/** Posts a body to the collector. */
+/** Posts a body to the collector, as traces unless told otherwise. */
 export const post = async (
   collector: { readonly otlpUrl: string },
   body: string | Uint8Array<ArrayBuffer>,
   headers: Record<string, string> = {},
+  path = '/v1/traces',
 ): Promise<{ status: number; headers: Headers; text: string; bytes: Buffer }> => {
-  const response = await fetch(`${collector.otlpUrl}/v1/traces`, {
+  const response = await fetch(collector.otlpUrl + path, {
     method: 'POST',
     body,
     headers: { 'content-type': 'application/json', ...headers },

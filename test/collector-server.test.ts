@@ -18,6 +18,7 @@ import {
   rowsOf,
   silent,
   temporaryCollector,
+  temporaryFolder,
 } from './collector-fixtures.ts'
 
 let collector: Collector
@@ -103,7 +104,7 @@ test('what can never succeed is a 4xx with a google.rpc Status, and nothing of i
   const protobuf = { 'content-type': 'application/x-protobuf' }
   const cases: [string | Uint8Array<ArrayBuffer>, Record<string, string>, number, RegExp][] = [
     [whole.slice(0, -2), {}, 400, /the body is not JSON/],
-    ['\x0a\xff\xff\xff\x0f', protobuf, 400, /not a trace export request in protobuf/],
+    ['\x0a\xff\xff\xff\x0f', protobuf, 400, /not an export request for \/v1\/traces in protobuf/],
     ['', {}, 400, /the body is not JSON/],
     [whole, { 'content-type': 'text/plain' }, 415, /content type is 'text\/plain', wanted application\/json or/],
     [whole, { 'content-encoding': 'br' }, 415, /content encoding 'br' is not read here/],
@@ -122,7 +123,15 @@ test('what can never succeed is a 4xx with a google.rpc Status, and nothing of i
     } else assert.match(JSON.parse(answer.text).message, message)
   }
   assert.equal(await countOf('otel.otel_traces'), spansBefore)
-  assert.equal((await fetch(`${collector.otlpUrl}/v1/traces`)).status, 404)
+  const preflight = {
+    method: 'OPTIONS',
+    headers: { origin: 'http://a.example', 'access-control-request-method': 'POST' },
+  }
+  const refused = await fetch(`${collector.otlpUrl}/v1/traces`, preflight)
+  assert.deepEqual([refused.status, refused.headers.get('access-control-allow-origin')], [403, null])
+  const asked = await fetch(`${collector.otlpUrl}/v1/traces`)
+  assert.deepEqual([asked.status, asked.headers.get('allow')], [405, 'POST'])
+  assert.equal((await fetch(`${collector.otlpUrl}/v1/profiles`, { method: 'POST' })).status, 404)
   assert.equal((await fetch(`${collector.otlpUrl}/healthz`)).status, 200)
 })
 
@@ -172,8 +181,16 @@ test('the official OpenTelemetry exporter can send to it', async () => {
 })
 
 test('the same collector works on a ClickHouse server by URL, and answers 503 while it is away', async (t) => {
+  const folder = await temporaryFolder()
+  t.after(folder.remove)
   const { clickhouseUrl } = collector
-  const remote = await startCollector({ otlpPort: 0, clickhousePort: 0, clickhouseUrl, log: silent })
+  const remote = await startCollector({
+    otlpPort: 0,
+    clickhousePort: 0,
+    clickhouseUrl,
+    dataFolder: folder.path,
+    log: silent,
+  })
   t.after(() => remote.close())
   const body = jsonRequest(jsonSpan({ name: 'remote' }))
   for (const _ of [1, 2]) assert.equal((await post(remote, body)).text, '{}')
@@ -185,12 +202,106 @@ test('the same collector works on a ClickHouse server by URL, and answers 503 wh
   assert.equal((await fetch(`${remote.otlpUrl}/healthz`)).status, 200)
 })
 
-test('it refuses to listen where others could reach it', async () => {
+test('it listens where others could reach it only with a token to ask for', async () => {
   const options = { host: '0.0.0.0', otlpPort: 0, clickhousePort: 0, dataFolder: '/nowhere', log: silent }
-  await assert.rejects(startCollector(options), {
-    code: 'collector-host',
-    message: /loopback only, not on '0\.0\.0\.0'/,
-  })
+  for (const token of [undefined, null, '', 'short']) {
+    await assert.rejects(startCollector({ ...options, ...(token === undefined ? {} : { token }) }), {
+      code: 'collector-host',
+      message: /would listen on '0\.0\.0\.0', which others can reach: a bearer token .* is required/,
+    })
+  }
+})
+
+test('a bearer token that is asked for must be shown, and nothing is read without it', async (t) => {
+  const folder = await temporaryFolder()
+  t.after(folder.remove)
+  const token = 'a token of 24 characters'.replaceAll(' ', '-')
+  const { clickhouseUrl } = collector
+  const options = {
+    host: '0.0.0.0',
+    token,
+    otlpPort: 0,
+    clickhousePort: 0,
+    clickhouseUrl,
+    dataFolder: folder.path,
+    log: silent,
+  }
+  const guarded = await startCollector(options)
+  t.after(() => guarded.close())
+  const body = jsonRequest(jsonSpan({ name: 'guarded' }))
+  for (const authorization of ['', `Bearer ${token}x`, token, `Basic ${token}`, 'Bearer ']) {
+    const refused = await post(guarded, body, { authorization })
+    assert.deepEqual([refused.status, refused.headers.get('www-authenticate')], [401, 'Bearer'])
+    assert.equal(JSON.parse(refused.text).code, 16)
+    assert.doesNotMatch(refused.text, new RegExp(token))
+  }
+  assert.equal((await post(guarded, body, { authorization: `bearer ${token}` })).text, '{}')
+  assert.equal(
+    (await post(guarded, body, { authorization: `Bearer ${token}`, origin: 'http://a.example' })).status,
+    403,
+  )
+  assert.equal(await countOf("otel.otel_traces WHERE SpanName = 'guarded'"), 1)
+  assert.equal((await fetch(`${guarded.otlpUrl}/healthz`)).status, 200)
+})
+
+test('a batch that bears a name is that batch for ever, whatever its bytes are spelled like', async () => {
+  const body = jsonRequest(jsonSpan({ name: 'named' }))
+  for (const bytes of [body, ` ${body}`, gzipSync(body)]) {
+    const encoding: Record<string, string> = typeof bytes === 'string' ? {} : { 'content-encoding': 'gzip' }
+    assert.equal((await post(collector, bytes, { ...encoding, 'x-signalbox-batch': 'epoch-1:7' })).text, '{}')
+  }
+  assert.equal(await countOf("otel.otel_traces WHERE SpanName = 'named'"), 1)
+  const other = jsonRequest(jsonSpan({ name: 'named' }))
+  assert.equal((await post(collector, other, { 'x-signalbox-batch': 'epoch-1:8' })).text, '{}')
+  assert.equal(await countOf("otel.otel_traces WHERE SpanName = 'named'"), 2)
+  for (const name of ['', 'a b', 'x'.repeat(101)]) {
+    const refused = await post(collector, body, { 'x-signalbox-batch': name })
+    assert.deepEqual([refused.status, /wanted 1 to 100 of/.test(refused.text)], [400, true], name)
+  }
+})
+
+test('a bomb is not unpacked beyond the bound, and leaves the memory that it held', async (t) => {
+  const lease = createBudget(bodyBytesMax / 4)
+  let heldBytesMax = 0
+  const server = await listen(
+    async (request, response) => {
+      const held = lease()
+      let bytes = 0
+      const counting = {
+        take: (more: number) => {
+          held.take(more)
+          bytes += more
+          heldBytesMax = Math.max(heldBytesMax, bytes)
+        },
+        release: held.release,
+      }
+      response.statusCode = await readBody(request, counting).then(
+        () => 200,
+        (error: HttpError) => error.status,
+      )
+      held.release()
+      response.end()
+    },
+    '127.0.0.1',
+    0,
+  )
+  t.after(server.close)
+  const send = async (bytes: number): Promise<number> => {
+    const body = gzipSync(Buffer.alloc(bytes))
+    return (await fetch(server.url, { method: 'POST', body, headers: { 'content-encoding': 'gzip' } })).status
+  }
+  assert.deepEqual([await send(bodyBytesMax), await send(1_000_000)], [503, 200])
+  assert.ok(heldBytesMax <= bodyBytesMax / 4)
+})
+
+test('rows that ClickHouse cannot read are a 400, so that nobody sends them for ever', async (t) => {
+  const gauge = { name: 'm', unit: 'ms', gauge: { dataPoints: [{ timeUnixNano: '1', asInt: 1 }] } }
+  const body = JSON.stringify({ resourceMetrics: [{ scopeMetrics: [{ metrics: [gauge] }] }] })
+  await rowsOf(collector, 'RENAME TABLE otel.otel_metrics_gauge TO otel.away')
+  t.after(() => rowsOf(collector, 'EXCHANGE TABLES otel.otel_metrics_gauge AND otel.away'))
+  await rowsOf(collector, 'CREATE TABLE otel.otel_metrics_gauge (MetricUnit UInt8) ENGINE = MergeTree ORDER BY ()')
+  const refused = await post(collector, body, {}, '/v1/metrics')
+  assert.deepEqual([refused.status, JSON.parse(refused.text).code], [400, 3], refused.text)
 })
 
 test('work beyond the memory bound is refused as 503, and what is done makes room again', async (t) => {

@@ -328,6 +328,35 @@ test('garbage in any attribute that a view reads neither fails the insert nor lo
   assert.equal((await countOf('otel.routing_decisions')) - rowsBefore, spans.length / 2)
 })
 
+test('the view that parses a decision once gives what the view before it gave, also for irregular records', async () => {
+  const regular = { ...record, candidates: record.candidates.slice(0, 1), plan: ['small'] }
+  const attributes = otlpAttributes({ ...toAttributes(regular), 'http.response.status_code': 200 })
+  const startTimeUnixNano = `${Date.parse(record.time)}000000`
+  const span = jsonSpan({ kind: 2, attributes, startTimeUnixNano })
+  assert.equal((await post(collector, jsonRequest(span))).status, 200)
+  const store = serverStore(collector.clickhouseUrl)
+  const statements = (await readMigrations()).filter(({ number }) => number === 5 || number === 8)
+  for (const { number, statements: of } of statements) {
+    const query = of.find((sql) => sql.includes('MODIFY QUERY'))?.split('MODIFY QUERY')[1]
+    assert.ok(query)
+    await store.command(`CREATE TABLE otel.from_${number} AS otel.otel_traces ENGINE = Null`)
+    await store.command(`CREATE TABLE otel.to_${number} AS otel.routing_decisions`)
+    await store.command(
+      `CREATE MATERIALIZED VIEW otel.view_${number} TO otel.to_${number} AS ${query.replace('otel.otel_traces', `otel.from_${number}`)}`,
+    )
+    await store.command(`INSERT INTO otel.from_${number} SELECT * FROM otel.otel_traces`)
+  }
+  const rows = (number: number) =>
+    rowsOf(collector, `SELECT * EXCEPT ingested_at FROM otel.to_${number} ORDER BY decision_time, span_id`)
+  const [before5, now] = [await rows(5), await rows(8)]
+  assert.deepEqual(now, before5)
+  assert.ok(now.some(({ irregular }) => irregular === null) && now.some(({ irregular }) => irregular !== null))
+  for (const number of [5, 8]) {
+    for (const name of ['view', 'from', 'to']) await store.command(`DROP TABLE otel.${name}_${number}`)
+  }
+  await store.close()
+})
+
 test('rows written before migration 5 read the same after it', async () => {
   const steps = await readMigrations()
   const before5 = steps.filter(({ number }) => number < 5)

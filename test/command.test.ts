@@ -49,7 +49,7 @@ color: blue
   assert.match(stderr, /signalbox\.yaml:1: listen\.port: found "http"; wanted number/)
   assert.match(stderr, /signalbox\.yaml:3: providers\[0\]\.base_url: found "nowhere"; /)
   assert.match(stderr, /signalbox\.yaml:4: models: found \[\]; /)
-  assert.match(stderr, /signalbox\.yaml:1: \(the whole\): does not know 'color'/)
+  assert.match(stderr, /signalbox\.yaml:6: \(the whole\): does not know 'color'/)
 
   await writeFile(
     file,

@@ -2,13 +2,11 @@
 // policies, three tenants, fallbacks, exclusions, exploration, failures, requests nobody could take, and one model whose
 // price nobody knows. Attributes are spelled by the router's own code and rows by the collector's.
 import { createHash } from 'node:crypto'
-import type { Span, Value } from '../collector/otlp.ts'
-import { toRows } from '../collector/rows.ts'
+import { carefulTraces } from '../collector/otlp-traces.ts'
 import type { Attempt, AttemptError } from '../router/policy/attempt.ts'
 import { errorType } from '../router/policy/attempt.ts'
 import {
   type Attributes,
-  type AttributeValue,
   attemptToAttributes,
   attributeNames,
   phaseAttributes,
@@ -16,6 +14,7 @@ import {
   toAttributes,
 } from '../router/policy/attributes.ts'
 import { type Candidate, type DecisionRecord, decisionRecordSchema, type Exclusion } from '../router/policy/record.ts'
+import { jsonRequest, otlpAttributes } from './collector-fixtures.ts'
 
 export const decisionsCount = 360
 const spacingMs = 10_000
@@ -145,9 +144,6 @@ const recordOf = (i: number, timeMs: number): DecisionRecord => {
   })
 }
 
-const otlpValue = (value: AttributeValue): Value =>
-  Array.isArray(value) ? { list: value } : Number.isInteger(value) ? BigInt(value as number) : value
-
 const nanoseconds = (ms: number): bigint => BigInt(Math.round(ms * 1000)) * 1000n
 
 const spanOf = (
@@ -156,26 +152,27 @@ const spanOf = (
     durationMs,
     attributes,
     ...span
-  }: Pick<Span, 'traceId' | 'spanId' | 'parentSpanId' | 'name' | 'kind'> & {
+  }: {
+    readonly traceId: string
+    readonly spanId: string
+    readonly parentSpanId: string
+    readonly name: string
+    readonly kind: number
     readonly startMs: number
     readonly durationMs: number
     readonly attributes: Attributes
   },
   failed: boolean,
-): Span => ({
+): object => ({
   ...span,
-  traceState: '',
-  start: nanoseconds(startMs),
-  end: nanoseconds(startMs) + nanoseconds(durationMs),
-  attributes: Object.entries(attributes).map(([name, value]) => [name, otlpValue(value)]),
-  events: [],
-  links: [],
-  statusCode: failed ? 2 : 0,
-  statusMessage: '',
+  startTimeUnixNano: String(nanoseconds(startMs)),
+  endTimeUnixNano: String(nanoseconds(startMs) + nanoseconds(durationMs)),
+  attributes: otlpAttributes(attributes),
+  status: { code: failed ? 2 : 0 },
 })
 
 /** The spans of decision `i`: the SERVER span, then one CLIENT span for each attempt. */
-const spansOf = (i: number, startMs: number): Span[] => {
+const spansOf = (i: number, startMs: number): object[] => {
   const record = recordOf(i, startMs)
   const { outcome } = record
   const traceId = hex(`trace ${i}`, 32)
@@ -204,8 +201,12 @@ const spansOf = (i: number, startMs: number): Span[] => {
   ]
 }
 
-/** The hour of traffic that ends at `endMs`, or its first `count` decisions, as rows of otel_traces in JSONEachRow. */
+/** The spans of the hour of traffic that ends at `endMs`, or of its first `count` decisions, in OTLP's JSON shape. */
+export const demoSpans = (endMs: number, count = decisionsCount): object[] =>
+  Array.from({ length: count }, (_, i) => spansOf(i, endMs - (decisionsCount - i) * spacingMs)).flat()
+
+/** The same as rows of otel_traces in JSONEachRow. */
 export const demoRows = (endMs: number, count = decisionsCount): Buffer => {
-  const spans = Array.from({ length: count }, (_, i) => spansOf(i, endMs - (decisionsCount - i) * spacingMs)).flat()
-  return toRows([{ attributes: [['service.name', 'signalbox']], scopes: [{ name: 'signalbox', version: '1', spans }] }])
+  const [table] = carefulTraces.json(Buffer.from(jsonRequest(...demoSpans(endMs, count)))).tables
+  return table?.rows ?? Buffer.alloc(0)
 }

@@ -1,16 +1,17 @@
 // `npm run bench:replay`: how fast a captured log is decided again and estimated, from ClickHouse to the verdict, in memory and
 // time that the operating system saw. Beyond a million decisions once only. Each figure is one process of its own; the store is another. Sizes grow tenfold, so that
 // the growth is seen. Numbers go to bench/replay.json and, by script, to the docs.
-import { spawn } from 'node:child_process'
+import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { availableParallelism, cpus } from 'node:os'
+import type { Readable } from 'node:stream'
 import { fileURLToPath } from 'node:url'
 import { openSource } from '../replay/read/source.ts'
 import type { Engine } from '../replay/redecide/engine.ts'
 import { replayDefaults, replaySource } from '../replay/run.ts'
 import { parsePolicy } from '../router/policy/policy.ts'
-import { candidateTexts, fill, multiply } from './replay-log.ts'
+import { candidateTexts, fill, multiply, selectSql } from './replay-log.ts'
 
 const sizes = (process.env.SIZES ?? '100000,1000000').split(',').map(Number)
 /** Beyond this many, decisions are copies of these under other ids, because to make them takes longer than to replay them. */
@@ -28,7 +29,12 @@ type Measured = {
   wallS: number
   cpuS: number
   memoryMb: number
+  /** CPU of the store meanwhile. */
+  storeCpuS: number
 }
+
+/** The SQL engine beside a SELECT that sums every column it reads, once for a whole replay. */
+type Compared = Measured & { readonly selectWallS: number; readonly selectCpuS: number }
 
 /** Runs in a process of its own: the whole of `replay run`, but for printing. */
 const measure = async (url: string, to: string, withReplicates: number, engine: Engine): Promise<void> => {
@@ -54,6 +60,7 @@ const measure = async (url: string, to: string, withReplicates: number, engine: 
     wallS,
     cpuS: (userCPUTime + systemCPUTime) / 1e6,
     memoryMb: maxRSS / 1024,
+    storeCpuS: 0,
   }
   process.stdout.write(`${JSON.stringify(measured)}\n`)
 }
@@ -76,26 +83,70 @@ const endOf = (rows: number): string => new Date(Date.UTC(2026, 9, 1) + rows * 6
 
 const median = (values: readonly number[]): number => [...values].sort((a, b) => a - b)[values.length >> 1] as number
 
-const run = async (url: string, rows: number, withReplicates: number, engine: Engine): Promise<Measured> => {
+/** CPU seconds of the store so far. */
+const cpuOf = async (store: ChildProcess): Promise<number> => {
+  store.send('cpu')
+  const [{ user, system }] = (await once(store, 'message')) as [NodeJS.CpuUsage]
+  return (user + system) / 1e6
+}
+
+const medianOf = <Name extends string>(found: readonly Record<Name, number>[], name: Name): number =>
+  median(found.map((one) => one[name]))
+
+const run = async (
+  store: ChildProcess,
+  url: string,
+  rows: number,
+  withReplicates: number,
+  engine: Engine,
+): Promise<Measured> => {
   const found: Measured[] = []
   for (let round = 0; round < (rows > madeMax ? 1 : rounds); round++) {
-    found.push(JSON.parse(await outputOf(['measure', url, endOf(rows), String(withReplicates), engine])) as Measured)
-    const last = found.at(-1) as Measured
+    const beforeS = await cpuOf(store)
+    const text = await outputOf(['measure', url, endOf(rows), String(withReplicates), engine])
+    const last: Measured = { ...JSON.parse(text), storeCpuS: (await cpuOf(store)) - beforeS }
+    found.push(last)
     const perSecond = Math.round((last.rows * last.candidates) / last.wallS).toLocaleString('en-US')
     process.stderr.write(
-      `${rows} rows, ${engine}, ${withReplicates} replicates: ${last.wallS.toFixed(1)} s, ${perSecond} decisions/s, ${last.memoryMb.toFixed(0)} MB\n`,
+      `${rows} rows, ${engine}, ${withReplicates} replicates: ${last.wallS.toFixed(1)} s, ${perSecond} decisions/s, ${last.memoryMb.toFixed(0)} MB, CPU ${last.cpuS.toFixed(1)} s and ${last.storeCpuS.toFixed(1)} s of the store\n`,
     )
   }
-  const first = found[0] as Measured
-  const of = (name: 'wallS' | 'cpuS' | 'memoryMb') => median(found.map((one) => one[name]))
-  return { ...first, wallS: of('wallS'), cpuS: of('cpuS'), memoryMb: of('memoryMb') }
+  const of = (name: 'wallS' | 'cpuS' | 'memoryMb' | 'storeCpuS') => medianOf(found, name)
+  return {
+    ...(found[0] as Measured),
+    wallS: of('wallS'),
+    cpuS: of('cpuS'),
+    memoryMb: of('memoryMb'),
+    storeCpuS: of('storeCpuS'),
+  }
+}
+
+/** Runs the SELECT, and says how many times as long the replay takes: as a whole, and for each of its candidates. */
+const compare = async (store: ChildProcess, url: string, measured: Measured): Promise<Compared> => {
+  const source = openSource(url, { to: endOf(measured.rows) })
+  const ask = source.ask as NonNullable<typeof source.ask>
+  const found: { wallS: number; cpuS: number }[] = []
+  for (let round = 0; round < rounds; round++) {
+    const [startMs, beforeS] = [performance.now(), await cpuOf(store)]
+    await ask(selectSql)
+    found.push({ wallS: (performance.now() - startMs) / 1000, cpuS: (await cpuOf(store)) - beforeS })
+  }
+  await source.close()
+  const compared = { ...measured, selectWallS: medianOf(found, 'wallS'), selectCpuS: medianOf(found, 'cpuS') }
+  const [wall, cpu] = [measured.wallS / compared.selectWallS, measured.storeCpuS / compared.selectCpuS]
+  const each = (ratio: number) =>
+    `${ratio.toFixed(1)} x as a whole, ${(ratio / measured.candidates).toFixed(1)} x a candidate`
+  process.stderr.write(
+    `${measured.rows} rows, a SELECT of the same columns: ${compared.selectWallS.toFixed(2)} s, CPU ${compared.selectCpuS.toFixed(2)} s; SQL takes ${each(wall)}; in CPU ${each(cpu)}\n`,
+  )
+  return compared
 }
 
 const results = new URL('./replay.json', import.meta.url)
-type Summary = { readonly measured: readonly Measured[] }
+type Summary = { readonly measured: readonly (Measured | Compared)[] }
 
 /** Puts a figure in the place of the one that was measured so before. */
-const keep = (found: Measured): void => {
+const keep = (found: Measured | Compared): void => {
   const before = existsSync(results) ? (JSON.parse(readFileSync(results, 'utf8')) as Summary).measured : []
   const isSame = (one: Measured) =>
     one.rows === found.rows && one.engine === found.engine && one.replicates === found.replicates
@@ -114,10 +165,10 @@ const keep = (found: Measured): void => {
 
 const main = async (): Promise<void> => {
   const store = spawn(process.execPath, [fileURLToPath(new URL('replay-log.ts', import.meta.url))], {
-    stdio: ['ignore', 'pipe', 'inherit'],
+    stdio: ['ignore', 'pipe', 'inherit', 'ipc'],
   })
   try {
-    const [line] = (await once(store.stdout, 'data')) as [Buffer]
+    const [line] = (await once(store.stdout as Readable, 'data')) as [Buffer]
     const url = line.toString().trim()
     const most = Math.max(...sizes)
     const made = Math.min(most, madeMax)
@@ -125,8 +176,8 @@ const main = async (): Promise<void> => {
     process.stderr.write('\n')
     if (most > made) await multiply(url, made, Math.ceil(most / made))
     for (const rows of sizes) {
-      keep(await run(url, rows, 0, 'sql'))
-      for (const count of rows > madeMax ? [0] : [0, replicates]) keep(await run(url, rows, count, 'js'))
+      keep(await compare(store, url, await run(store, url, rows, 0, 'sql')))
+      for (const count of rows > madeMax ? [0] : [0, replicates]) keep(await run(store, url, rows, count, 'js'))
     }
   } finally {
     store.kill('SIGTERM')

@@ -7,14 +7,16 @@ import { SingleBar } from 'cli-progress'
 import { Command } from 'commander'
 import { type CandidateOptions, number, sourceCommand } from '../replay/log-command.ts'
 import { comparisonsOf, promotionText } from '../replay/promote/calibration.ts'
-import { type Look, lookAt } from '../replay/promote/canary.ts'
-import { drive } from '../replay/promote/drive.ts'
+import type { Look } from '../replay/promote/canary.ts'
+import { drive, lookInto } from '../replay/promote/drive.ts'
 import { judged, loadGate } from '../replay/promote/gate-command.ts'
-import type { Gate } from '../replay/promote/gate-file.ts'
+import { type Gate, withCanary } from '../replay/promote/gate-file.ts'
 import { gateSummary, gateText } from '../replay/promote/gate-report.ts'
+import { takeHold } from '../replay/promote/hold.ts'
 import { type Ledger, openLedger, recordReplay } from '../replay/promote/ledger.ts'
 import { canaryOf, enter, isFinal, type Promotion, plan, realise } from '../replay/promote/promotion.ts'
 import { type RouterAdmin, routerAdmin } from '../replay/promote/router.ts'
+import { readConfig, writeBack } from '../replay/promote/write-back.ts'
 import { policyText } from '../router/policy/policy.ts'
 
 const routerDefault = 'http://127.0.0.1:8080'
@@ -25,6 +27,9 @@ const hoursMax = 24 * 365
 /** A canary that nobody watches goes back after so many missed looks, but not before this time. */
 const leasePolls = 10
 const leaseSecondsMin = 300
+/** A process that drives a promotion and is heard of no more loses it after so many missed looks, but not before this time. */
+const holdPolls = 3
+const holdSecondsMin = 60
 const hourMs = 3_600_000
 const barMsMin = 100
 
@@ -45,8 +50,10 @@ type Options = Omit<CandidateOptions, 'policy'> &
     readonly otlpUrl: string
     readonly share?: number
     readonly maxHours?: number
+    readonly strict?: true
     readonly pollSeconds: number
     readonly resume?: string
+    readonly write?: string
     readonly realised?: string
     readonly json?: boolean
   }
@@ -87,12 +94,17 @@ export const promoteCommand = (): Command =>
       number('a number above 0', 0, hoursMax),
     )
     .option(
+      '--strict',
+      "watch by betting, which holds from the first session on whatever the amounts are like; the gate's canary.bounds say how large they can be",
+    )
+    .option(
       '--poll-seconds <seconds>',
       'how often to look',
       number(`a number above 0 and at most ${secondsMax}`, 0, secondsMax),
       pollSecondsDefault,
     )
     .option('--resume <id>', 'go on with a promotion that was stopped')
+    .option('--write <file>', 'when it is completed, also write the policy into this signalbox.yaml, comments kept')
     .option('--realised <id>', 'attach what its canary came to again, with the feedback that came since')
     .option('--json', 'print the promotion as JSON')
     .addHelpText(
@@ -123,6 +135,8 @@ const exitCodes: Readonly<Record<string, number>> = {
     'policy-invalid': 64,
     'promotion-not-found': 64,
     'source-unreadable': 64,
+    'promotion-held': 64,
+    'options-invalid': 64,
   },
   ...{ 'evidence-of-another-policy': 3, 'promotion-invalid': 3, 'source-empty': 3, 'record-invalid': 3 },
 }
@@ -160,26 +174,44 @@ const promote = async (options: Options): Promise<number> => {
       options.resume === undefined ? await begin(options, router, ledger) : await ledger.load(options.resume)
     if (typeof start === 'number') return start
     say(`promotion ${start.id}: if this is stopped, --resume ${start.id} goes on with it`)
-    const watch = watching(start)
-    const { pollSeconds } = options
+    const { pollSeconds, write } = options
+    if (write !== undefined) await readConfig(write, start.candidate)
     const leaseSeconds = Math.max(leaseSecondsMin, leasePolls * pollSeconds)
     const clock = { now: Date.now, sleep: (ms: number) => sleep(ms), pollMs: pollSeconds * 1000, leaseSeconds }
-    const ended = await drive(start, { router, ledger, ...clock, ...watch.say }).finally(watch.stop)
+    const holdMs = Math.max(holdSecondsMin, holdPolls * pollSeconds) * 1000
+    const hold = await takeHold(ledger, start.id, options.by ?? 'signalbox promote', holdMs, clock)
+    const watch = watching(start)
+    const ended = await drive(start, { router, ledger, hold: hold.keep, ...clock, ...watch.say }).finally(watch.stop)
+    await hold.release().catch(() => {})
     show(ended)
-    if (ended.state === 'completed' && !options.json)
-      print(`Write it into signalbox.yaml too: a router that restarts reads its policy from there.`)
+    if (ended.state === 'completed') await keepPolicy(ended, options)
     return ended.state === 'completed' ? 0 : ended.cause === 'harm' ? 1 : 2
   } finally {
     await ledger.close()
   }
 }
 
-const gateFor = async ({ gate, share, maxHours }: Options): Promise<Gate> => {
-  const file = await loadGate(gate ?? '')
-  const canary = { ...file.canary }
-  if (share !== undefined) canary.share = share
-  if (maxHours !== undefined) canary.hours_max = maxHours
-  return { ...file, canary }
+/** Writes a completed policy where it was asked for, and says what is left to do. */
+const keepPolicy = async ({ id, candidate, changed_at: at }: Promotion, { write, json }: Options): Promise<void> => {
+  if (write !== undefined) await writeBack(write, candidate, `Put in force by promotion ${id} on ${at.slice(0, 10)}.`)
+  if (json) return
+  print(
+    write === undefined
+      ? 'Write it into signalbox.yaml too (--write FILE does): a router that restarts reads its policy from there.'
+      : `written into ${write}`,
+  )
+}
+
+const gateFor = async ({ gate, share, maxHours, strict }: Options): Promise<Gate> => {
+  return withCanary(
+    await loadGate(gate ?? ''),
+    {
+      ...(share === undefined ? {} : { share }),
+      ...(maxHours === undefined ? {} : { hours_max: maxHours }),
+      ...(strict === undefined ? {} : { strict }),
+    },
+    gate,
+  )
 }
 
 /** Runs the gate and records its evidence; a promotion in its first state, or the exit code of a gate that was not passed. */
@@ -219,7 +251,7 @@ const attachRealised = async (id: string, ledger: Ledger): Promise<Promotion> =>
       'usage-invalid',
       `attaching what promotion ${id} came to: it is in state ${promotion.state}; --resume ends it`,
     )
-  const look = lookAt(await ledger.sums(promotion, Date.now()), promotion.gate, promotion.share)
+  const look = await lookInto(ledger, promotion, Date.now())
   const { state, cause, reason } = promotion
   const next = enter(realise(promotion, look), state, { cause, reason }, Date.now())
   await ledger.record(next)

@@ -73,8 +73,8 @@ const printJson = (value: unknown): void => print(`${JSON.stringify(value, null,
 const verifyAll = (options: LogOptions & { readonly json?: boolean }): Promise<number> =>
   withSource(options, async (source) => {
     const policies = await policiesOf(source, options)
-    const { verification: fold } = await withProgress(source, async (onProgress) => {
-      const log = await surveyLog(source, policies, { objective: { slowAboveMs: null }, onProgress })
+    const { verification: fold } = await withProgress(source, async (onProgress, watched) => {
+      const log = await surveyLog(watched, policies, { objective: { slowAboveMs: null }, onProgress })
       return log.gather([])
     })
     const verification = closeVerification(fold)
@@ -85,7 +85,7 @@ const verifyAll = (options: LogOptions & { readonly json?: boolean }): Promise<n
   })
 
 const exportRecords = (options: LogOptions & { readonly output?: string }): Promise<number> =>
-  withSource(options, async (source) => {
+  withSource({ ...options, feedbackTimes: true }, async (source) => {
     const output: Writable = options.output === undefined ? process.stdout : createWriteStream(options.output)
     for await (const record of source.records())
       if (!output.write(`${JSON.stringify(record)}\n`)) await once(output, 'drain')

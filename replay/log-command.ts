@@ -6,6 +6,7 @@ import { Command, InvalidArgumentError, Option } from 'commander'
 import type { FeatureTypes } from '../router/policy/cel.ts'
 import { featureTypesOf, type Policy, PolicyError, parsePolicy, policyText } from '../router/policy/policy.ts'
 import type { DecisionRecord } from '../router/policy/record.ts'
+import { durationMsOf, durationWanted } from './estimate/feedback.ts'
 import type { Goal } from './judge/gate.ts'
 import { openSource, type Selection, type Source, SourceError } from './read/source.ts'
 import type { Progress } from './redecide/engine.ts'
@@ -49,6 +50,21 @@ export const number =
     if (text.trim() !== '' && value > above && value <= max && (!isWhole || Number.isInteger(value))) return value
     throw new InvalidArgumentError(`found '${text}'; wanted ${wanted}`)
   }
+/** `24h` as milliseconds. */
+export const durationOf = (text: string): number => {
+  const ms = durationMsOf(text)
+  if (ms !== null) return ms
+  throw new InvalidArgumentError(`found '${text}'; wanted ${durationWanted}`)
+}
+
+/** The horizon of feedback, in milliseconds. */
+export const withFeedbackHorizon = (command: Command): Command =>
+  command.option(
+    '--feedback-within <duration>',
+    'feedback counts if it came this soon after its decision (24h), and decisions younger than that are not yet known; by default whenever it came',
+    durationOf,
+  )
+
 export const whole = (wanted: string) => number(wanted, 0, Number.MAX_SAFE_INTEGER, true)
 
 /** A sub-command with the options that say which records. */
@@ -99,13 +115,14 @@ export const exitWith =
   }
 
 export const withSource = async <Result>(
-  { source: where, from, to, against }: LogOptions,
+  { source: where, from, to, against, feedbackTimes = false }: LogOptions,
   use: (source: Source) => Promise<Result>,
 ): Promise<Result> => {
   const source = openSource(where, {
     ...(from === undefined ? {} : { from }),
     ...(to === undefined ? {} : { to }),
     ...(against === undefined ? {} : { against }),
+    feedbackTimes,
   })
   try {
     return await use(source)
@@ -118,23 +135,46 @@ export const withSource = async <Result>(
 export const progressBar = (format: string): SingleBar | null =>
   process.stderr.isTTY ? new SingleBar({ format, clearOnComplete: true, fps: barFps }) : null
 
-/** Calls `run` with what tells the bar of each pass how far it is; ends the bar whatever happens. */
+/**
+ * How far a replay of `source` is, in the unit of its size: rows of a table, bytes of a file. Of a file the first reading tells bytes,
+ * and the second goes by the rows that the first found, because a small file is not read twice. `watched` is what to replay.
+ */
+export const measured = (source: Source, size: number) => {
+  let [bytes, rowsSeen] = [0, 0]
+  const batches: Source['batches'] = (onProgress) =>
+    source.batches((done) => {
+      bytes = Math.max(bytes, done)
+      onProgress?.(done)
+    })
+  const doneOf: (...progress: Parameters<Progress>) => number = ({ pass, rows }) => {
+    if (pass === 'survey') rowsSeen = rows
+    const of = source.slices ? size : rowsSeen
+    const done = pass === 'survey' && !source.slices ? bytes : (size * Math.min(rows, of)) / Math.max(1, of)
+    return (pass === 'survey' ? 0 : size) + Math.min(size, done)
+  }
+  return { watched: source.slices ? source : { ...source, batches }, doneOf }
+}
+
+/** Calls `run` with what tells the bar of each pass how far it is, and the source to go through; ends the bar whatever happens. */
 export const withProgress = async <Result>(
   source: Source,
-  run: (onProgress: Progress) => Promise<Result>,
+  run: (onProgress: Progress, watched: Source) => Promise<Result>,
 ): Promise<Result> => {
-  // The size of a file is in bytes, which rows say nothing about.
-  const total = process.stderr.isTTY && source.slices ? ((await source.size()) ?? 0) : 0
+  const total = process.stderr.isTTY ? ((await source.size()) ?? 0) : 0
+  const { watched, doneOf } = measured(source, total)
   const format = '{pass} {bar} {percentage} %  {rate} rows/s  {eta_formatted} left'
   const bar = total > 0 ? progressBar(format) : null
   bar?.start(total * passes, 0, { pass: 'surveying', rate: '0' })
   const startMs = performance.now()
   try {
+    let surveyed = 0
     return await run(({ pass, rows }) => {
-      const done = pass === 'survey' ? Math.min(rows, total) : total + Math.min(rows, total)
-      const rate = Math.round((done * 1000) / Math.max(1, performance.now() - startMs)).toLocaleString('en-US')
-      bar?.update(done, { pass: pass === 'survey' ? 'surveying' : 'deciding again', rate })
-    })
+      if (pass === 'survey') surveyed = rows
+      const gone = pass === 'survey' ? rows : surveyed + rows
+      const rate = Math.round((gone * 1000) / Math.max(1, performance.now() - startMs))
+      const words = { pass: pass === 'survey' ? 'surveying' : 'deciding again', rate: rate.toLocaleString('en-US') }
+      bar?.update(doneOf({ pass, rows }), words)
+    }, watched)
   } finally {
     bar?.stop()
   }

@@ -12,6 +12,7 @@ import {
   nothingFound,
   number,
   policiesOf,
+  withFeedbackHorizon,
   withProgress,
   withSource,
 } from './log-command.ts'
@@ -45,12 +46,13 @@ type RunOptions = ReplayOfOptions & {
   readonly trustPropensities?: boolean
   readonly missingAtRandom?: boolean
   readonly trustJudge?: boolean
+  readonly feedbackWithin?: number
   readonly conversations: ConversationMode
 }
 
 /** What a person may vouch for, and how conversations are taken. */
 const withAssumptions = (command: Command): Command =>
-  command
+  withFeedbackHorizon(command)
     .option('--trust-propensities', 'use decisions that cannot be verified, on your word; the report says so')
     .option(
       '--missing-at-random',
@@ -126,7 +128,7 @@ export const runCommand = (): Command =>
 
 /** What the gate and the page share: one candidate's replay, as options say. */
 export const replayOf = async (options: ReplayOfOptions, judged: ReplayOptions): Promise<Replay> =>
-  withSource(options, async (source) => {
+  withSource({ ...options, feedbackTimes: judged.feedbackWithinMs !== null }, async (source) => {
     const policies = await policiesOf(source, options)
     const { threads, checkpoint } = options
     const engine = {
@@ -139,9 +141,9 @@ export const replayOf = async (options: ReplayOfOptions, judged: ReplayOptions):
         process.stderr.write(`signalbox replay: deciding in JavaScript, as SQL declines ${because}\n`)
       },
     }
-    const [replay] = await withProgress(source, (onProgress) =>
+    const [replay] = await withProgress(source, (onProgress, watched) =>
       replaySource(
-        source,
+        watched,
         policies,
         async ({ rows, duplicates, impossibleCount, features }) => {
           if (rows + duplicates + impossibleCount === 0) throw nothingFound(source)
@@ -161,6 +163,7 @@ const run = async (options: RunOptions): Promise<number> => {
     trustPropensities: options.trustPropensities === true,
     missingAtRandom: options.missingAtRandom === true,
     trustJudge: options.trustJudge === true,
+    feedbackWithinMs: options.feedbackWithin ?? null,
     conversations: options.conversations,
     slowAboveMs: options.slowAboveMs ?? null,
     replicates: options.replicates,
@@ -209,6 +212,7 @@ const commandLine = (options: RunOptions): string => {
     ...(options.trustPropensities ? ['--trust-propensities'] : []),
     ...(options.missingAtRandom ? ['--missing-at-random'] : []),
     ...(options.trustJudge ? ['--trust-judge'] : []),
+    ...flag('feedback-within', options.feedbackWithin && `${options.feedbackWithin / 1000}s`),
     ...(options.conversations === replayDefaults.conversations ? [] : flag('conversations', options.conversations)),
   ].join(' ')
 }

@@ -3,10 +3,14 @@
 // summed meanwhile is closed here. Reading, threads, printing and exit codes are elsewhere.
 import type { Policy } from '../router/policy/policy.ts'
 import { type Decision, type DecisionRecord, engineVersion } from '../router/policy/record.ts'
+import { changedCost, type Move, movesOf, type Shares, sharesOf, type Window, windowOf } from './account.ts'
+import type { AuditFinding } from './audit/finding.ts'
+import { groundsOf, listeningTo } from './audit/grounds.ts'
 import { poissonDraws } from './estimate/bootstrap.ts'
 import type { Detail } from './estimate/detail.ts'
 import { type Diagnostics, diagnose } from './estimate/diagnostics.ts'
 import { evaluate, type MetricResult } from './estimate/evaluate.ts'
+import { type Feedback, type Horizon, momentOf } from './estimate/feedback.ts'
 import { lookAt } from './estimate/look.ts'
 import { type MetricName, metricNames, type Objective } from './estimate/metrics.ts'
 import type { OutcomeFit } from './estimate/outcome-model.ts'
@@ -21,12 +25,9 @@ import type { ClusterKey } from './redecide/clusters.ts'
 import { type EngineOptions, surveyLog } from './redecide/engine.ts'
 import { type Gathered, startGathering } from './redecide/gather.ts'
 import { type Impossible, isToldRight, type Survey, startRetelling, startSurvey } from './redecide/survey.ts'
-import { askedAt, type CandidateTally, type LogTally, scalarAt, wholeAt, wholeTotal } from './redecide/tallies.ts'
+import { type CandidateTally, type LogTally, scalarAt } from './redecide/tallies.ts'
 import { closeVerification, type LoggedPolicy, shelve, type Verification } from './redecide/verify.ts'
 import type { Reexecuted } from './reexec/answers.ts'
-
-const movesMax = 12
-const dayMs = 86_400_000
 
 export type ReplayOptions = {
   readonly goal: Goal
@@ -37,6 +38,8 @@ export type ReplayOptions = {
   readonly missingAtRandom: boolean
   /** Takes a judge model's word for quality where people scored too few answers to correct it. */
   readonly trustJudge: boolean
+  /** Feedback that came later than this after its decision does not count; null for whenever it came. */
+  readonly feedbackWithinMs: number | null
   /** What becomes of later turns of sessions. */
   readonly conversations: ConversationMode
   /** Requests that take longer are slow; null for no such objective. */
@@ -54,6 +57,7 @@ export const replayDefaults: ReplayOptions = {
   trustPropensities: false,
   missingAtRandom: false,
   trustJudge: false,
+  feedbackWithinMs: null,
   conversations: 'keep',
   slowAboveMs: null,
   replicates: 1000,
@@ -61,19 +65,6 @@ export const replayDefaults: ReplayOptions = {
   weightBound: null,
 }
 
-/** Where the answer to "what would the candidate have done here?" comes from, as shares of the rows. */
-export type Shares = {
-  /** It chooses as production did: the outcome is the logged one. */
-  readonly observed: number
-  /** It chooses otherwise: from rows where production happened to choose so, or from the sample that was asked anew. */
-  readonly estimated: number
-  /** It chooses otherwise, and its own choice was asked anew and paid for. */
-  readonly reexecuted: number
-  /** It chooses what production never would, and which could not be asked either: nothing is known. */
-  readonly unsupported: number
-}
-
-export type Move = { readonly from: string; readonly to: string; readonly count: number }
 export type ChangedDecision = { readonly record: DecisionRecord; readonly decision: Decision }
 
 export type Replay = {
@@ -83,7 +74,7 @@ export type Replay = {
   /** The logged policies, most rows first. */
   readonly production: readonly { readonly name: string; readonly hash: string; readonly rows: number }[]
   readonly options: ReplayOptions
-  readonly window: { readonly from: string; readonly to: string; readonly rowsPerDay: number | null } | null
+  readonly window: Window | null
   readonly rows: number
   readonly conversations: Conversations
   /** Groups of rows that one draw may have decided together, and by what they are told. */
@@ -101,6 +92,8 @@ export type Replay = {
   readonly outcomeModels: Readonly<Record<MetricName, Pick<OutcomeFit, 'kind' | 'r2'> | null>>
   /** How quality was told from what people and a judge model say; null where no judge was asked. */
   readonly judging: Judging | null
+  /** How people's feedback came; null where nothing tells when. */
+  readonly feedback: Feedback | null
   readonly verdict: Verdict
   /** A few decisions that change, drawn by a hash of their ids. */
   readonly sample: readonly ChangedDecision[]
@@ -120,7 +113,8 @@ export const replay = (
   const survey = surveyOf(records, logged, options)
   const gathering = startGathering(survey, shelve(logged, survey.features), [candidate], reexecuted)
   for (const record of records) gathering.add(record)
-  return appraise(survey, gathering.close(), 0, candidate, options, reexecuted)
+  const grounds = groundsOf(records)({ ...options, source: candidate.source })
+  return appraise(survey, gathering.close(), 0, candidate, options, reexecuted, grounds)
 }
 
 /** Replays a source of any size under several candidates, whose texts are read once the log's features are known. */
@@ -131,25 +125,41 @@ export const replaySource = async (
   options: ReplayOptions,
   engine: Omit<EngineOptions, 'objective'> = {},
 ): Promise<Replay[]> => {
-  const read = options.conversations === 'first-turn' ? firstTurnsIn(source) : source
-  const log = await surveyLog(read, policies, { ...engine, objective: objectiveOf(options) })
+  const read = listeningTo(options.conversations === 'first-turn' ? firstTurnsIn(source) : source)
+  const objective = objectiveOf(options, await horizonIn(source, options))
+  const log = await surveyLog(read.source, policies, { ...engine, objective })
   const candidates = await candidatesOf(log.survey)
   const gathered = await log.gather(candidates)
-  return candidates.map((candidate, at) => appraise(log.survey, gathered, at, candidate, options, engine.reexecuted))
+  const grounds = await read.grounds(log.survey)
+  return candidates.map((candidate, at) => {
+    const found = grounds({ ...options, source: candidate.source })
+    return appraise(log.survey, gathered, at, candidate, options, engine.reexecuted, found)
+  })
 }
 
-const objectiveOf = ({ slowAboveMs, trustJudge }: Pick<ReplayOptions, 'slowAboveMs' | 'trustJudge'>): Objective => ({
+type ObjectiveOptions = Pick<ReplayOptions, 'slowAboveMs' | 'trustJudge' | 'feedbackWithinMs'>
+
+const objectiveOf = ({ slowAboveMs, trustJudge }: ObjectiveOptions, horizon: Horizon | null): Objective => ({
   slowAboveMs,
   trustJudge,
+  ...(horizon === null ? {} : { horizon }),
 })
+
+/** The horizon of feedback that options ask for, up to the last moment that the source knows of; null where they ask for none. */
+export const horizonIn = async (
+  source: Pick<Source, 'lastMomentMs'>,
+  { feedbackWithinMs: withinMs }: Pick<ReplayOptions, 'feedbackWithinMs'>,
+): Promise<Horizon | null> => (withinMs === null ? null : { withinMs, untilMs: await source.lastMomentMs() })
 
 /** The survey of records in memory. */
 export const surveyOf = (
-  records: Iterable<DecisionRecord>,
+  records: readonly DecisionRecord[],
   policies: Iterable<LoggedPolicy>,
-  options: Parameters<typeof objectiveOf>[0],
+  options: ObjectiveOptions,
 ): Survey => {
-  const first = startSurvey(policies, objectiveOf(options))
+  const { feedbackWithinMs: withinMs } = options
+  const untilMs = records.reduce((lastMs, record) => Math.max(lastMs, momentOf(record)), -Infinity)
+  const first = startSurvey(policies, objectiveOf(options, withinMs === null ? null : { withinMs, untilMs }))
   for (const record of records) first.add(record)
   const survey = first.close()
   if (isToldRight(survey)) return survey
@@ -166,13 +176,14 @@ export const appraise = (
   candidate: Policy,
   options: ReplayOptions,
   answers: Reexecuted | null = null,
+  grounds: readonly AuditFinding[] = [],
 ): Replay => {
   const tally = tallies[place] as CandidateTally
   const verification = closeVerification(fold)
   const changedChoices = tally.scalars[scalarAt.changedChoices] ?? 0
   const reexecuted = answers && summaryOf(survey, tally, answers, changedChoices, candidate.hash)
   const hasAnswers = reexecuted !== null && reexecuted.problem === null
-  const { diagnostics, metrics } = measure(survey, log, tally, options, hasAnswers)
+  const { diagnostics, metrics } = measure(survey, log, tally, options, hasAnswers, reexecuted?.judge?.sd ?? 0)
   const shares = sharesOf(tally, hasAnswers)
   const window = windowOf(survey)
   const conversations = conversationsOf(survey, tally, options.conversations)
@@ -187,6 +198,8 @@ export const appraise = (
     rowsPerDay: window?.rowsPerDay ?? null,
     verification,
     impossible: impossibleOf(survey),
+    grounds,
+    feedback: survey.feedback,
     diagnostics,
     metrics,
     churn: 1 - shares.observed,
@@ -199,22 +212,16 @@ export const appraise = (
     v: 1,
     engine: engineVersion,
     candidate: { name: candidate.name, hash: candidate.hash },
-    production: survey.policies,
     options,
+    ...descriptionOf(survey),
     window,
-    rows: survey.rows,
     conversations,
-    clusters: survey.clusters.count,
-    clusterKeys: survey.clusters.keys,
-    duplicates: survey.duplicates,
     verification,
     shares,
     reexecuted,
     moves: movesOf(survey, tally),
     diagnostics,
     metrics,
-    outcomeModels: outcomeModelsOf(survey),
-    judging: survey.judging,
     verdict,
     sample: tally.sample.map(({ record, decision }) => ({ record, decision })),
     detail: lookAt(survey, log, tally, metrics, options.goal),
@@ -227,13 +234,26 @@ const measure = (
   tally: CandidateTally,
   { replicates, seed, missingAtRandom, weightBound }: ReplayOptions,
   hasAnswers: boolean,
+  judgeSd: number,
 ): Pick<Replay, 'diagnostics' | 'metrics'> => {
   const diagnostics = diagnose(survey, log, tally)
   const groups = survey.clusters.groupCount
   const draws = replicates > 0 && groups > 0 ? poissonDraws(groups, replicates, seed) : null
-  const means = { survey, log, tally, missingAtRandom, draws, weightBound, hasAnswers }
+  const means = { survey, log, tally, missingAtRandom, draws, weightBound, hasAnswers, judgeSd }
   return { diagnostics, metrics: metricNames.map((metric) => evaluate(means, metric, diagnostics)) }
 }
+
+/** What of a replay is the log's, whoever the candidate is. */
+const descriptionOf = (survey: Survey) => ({
+  production: survey.policies,
+  rows: survey.rows,
+  clusters: survey.clusters.count,
+  clusterKeys: survey.clusters.keys,
+  duplicates: survey.duplicates,
+  outcomeModels: outcomeModelsOf(survey),
+  judging: survey.judging,
+  feedback: survey.feedback,
+})
 
 const outcomeModelsOf = ({ outcomeFits }: Survey): Replay['outcomeModels'] =>
   Object.fromEntries(
@@ -247,43 +267,3 @@ const impossibleOf = ({ impossible, impossibleCount }: Survey): { count: number;
   count: impossibleCount,
   examples: impossible,
 })
-
-const windowOf = ({ fromMs, toMs, rows }: Survey): Replay['window'] => {
-  if (fromMs > toMs) return null
-  const days = (toMs - fromMs) / dayMs
-  return {
-    from: new Date(fromMs).toISOString(),
-    to: new Date(toMs).toISOString(),
-    rowsPerDay: days > 0 ? rows / days : null,
-  }
-}
-
-const sharesOf = (tally: CandidateTally, hasAnswers: boolean): Shares => {
-  const total = wholeTotal(tally, wholeAt.n)
-  const observed = tally.scalars[scalarAt.observed] ?? 0
-  const paid = hasAnswers ? (tally.asked[askedAt.paid] ?? 0) : 0
-  const untried = (hasAnswers ? tally.asked[askedAt.untried] : tally.scalars[scalarAt.untried]) ?? 0
-  if (total === 0) return { observed: 0, estimated: 0, reexecuted: 0, unsupported: 0 }
-  return {
-    observed: observed / total,
-    estimated: (total - observed - paid - untried) / total,
-    reexecuted: paid / total,
-    unsupported: untried / total,
-  }
-}
-
-const movesOf = ({ armNames }: Survey, { moves }: CandidateTally): Move[] => {
-  const name = (arm: number) => armNames[arm] ?? ''
-  const arms = armNames.length
-  return [...moves]
-    .map((count, at) => ({ from: name(Math.floor(at / arms)), to: name(at % arms), count }))
-    .filter(({ from, to, count }) => count > 0 && from !== to)
-    .sort((a, b) => b.count - a.count || (a.from + a.to < b.from + b.to ? -1 : 1))
-    .slice(0, movesMax)
-}
-
-/** The mean predicted cost of the choices that change; null when none is known. */
-const changedCost = ({ scalars }: CandidateTally): number | null => {
-  const known = scalars[scalarAt.changedCosts] ?? 0
-  return known > 0 ? (scalars[scalarAt.changedCostUsd] ?? 0) / known : null
-}

@@ -9,7 +9,7 @@ import { toAttributes } from '../router/policy/attributes.ts'
 import type { FeatureTypes } from '../router/policy/cel.ts'
 import { type Policy, parsePolicy } from '../router/policy/policy.ts'
 import { type Context, type Exclusion, recordOf } from '../router/policy/record.ts'
-import { compilePolicySql } from '../router/policy/sql.ts'
+import { compilePoliciesSql, compilePolicySql } from '../router/policy/sql.ts'
 import { columnFeatures } from '../router/policy/sql-columns.ts'
 import { snapshotTypes } from '../router/snapshot.ts'
 import * as arbitraries from './arbitraries.ts'
@@ -158,13 +158,17 @@ type Row = {
   readonly exclusions: string[]
 }
 
-const judgedBySql = async (policy: Policy, types: FeatureTypes): Promise<Map<string, Row>> => {
-  const sql = compilePolicySql(policy, types)
+const judgedBySql = async (
+  policy: Policy,
+  types: FeatureTypes,
+  sql = compilePolicySql(policy, types),
+): Promise<Map<string, Row>> => {
   const names = ['chosen', 'probabilities', 'scores', 'eligible', 'exclusions'] as const
   const columns = names.map((name) => `${sql[name]} AS ${name}`).join(', ')
   const rows = await rowsOf<Row>(
     collector,
-    `SELECT policy_id AS id, ${columns} FROM (${sql.over('otel.routing_decisions FINAL')})`,
+    `SELECT toString(decision_id) AS decision, if(irregular IS NULL, decision, JSONExtractString(irregular, 'id')) AS id, ${columns}
+      FROM (${sql.over('otel.routing_decisions FINAL')})`,
   )
   return new Map(rows.map((row) => [row.id, row]))
 }
@@ -212,6 +216,31 @@ test('the SQL a policy compiles to chooses what its function chooses', async () 
   assert.ok(row && row.regular > 10 && row.regular < 50)
   for (const policy of fc.sample(arbitraries.policies, runs)) await assertAlike(policy)
   for (const policy of fc.sample(compiled, 2 * runs)) await assertAlike(policy)
+})
+
+test('policies compiled together judge as each does alone, and what they say alike is computed once', async () => {
+  const policies = [...fc.sample(arbitraries.policies, 2), ...fc.sample(compiled, 3)]
+  const again = policies.map(({ source }) =>
+    parsePolicy(JSON.stringify({ ...JSON.parse(source), name: 'again' }), featureTypes),
+  )
+  const together = compilePoliciesSql([...policies, ...again], featureTypes)
+  for (const [at, policy] of policies.entries()) {
+    const sql = { over: together.over, ...(together.judged[at] as (typeof together.judged)[number]) }
+    assert.deepEqual(
+      await judgedBySql(policy, featureTypes, sql),
+      await judgedBySql(policy, featureTypes),
+      policy.source,
+    )
+  }
+  // Another name is another hash, and so other draws; all else is the same.
+  for (const what of ['eligible', 'exclusions', 'scores'] as const)
+    for (const [at, { kind }] of policies.map(({ root }) => root).entries())
+      if (kind === 'body')
+        assert.equal(
+          together.judged[at + policies.length]?.[what],
+          together.judged[at]?.[what],
+          policies[at]?.source ?? '',
+        )
 })
 
 test('hostile names and strings are data in SQL', async () => {

@@ -14,6 +14,7 @@ import { type Replay, replay, replayDefaults } from '../replay/run.ts'
 import { parsePolicy } from '../router/policy/policy.ts'
 import type { DecisionRecord } from '../router/policy/record.ts'
 import { logOf, seeded, truthFeatures } from './replay-truth.ts'
+import { allB, judged, logged, weighted } from './replay-two-models.ts'
 
 const policyText = (name: string, body: string) => `name: ${name}\n${body}`
 const only = (rank: number) => `score: 'candidate.rank == ${rank}.0 ? 1.0 : 0.0'\nchoose: {kind: highest}\n`
@@ -41,9 +42,11 @@ const resultOf = ({ conditions }: GateResult, of: string) =>
 describe('a gate file', () => {
   test('is what the example shows, whose unmarked fields are the defaults', async () => {
     const example = parseGate(await readFile(new URL('../examples/gate.yaml', import.meta.url), 'utf8'))
-    const { latency_ms: latency, ...margins } = example.margins
+    const { latency_ms: latency, slow, ...margins } = example.margins
+    const { slow_above_ms: slowAboveMs, ...rest } = example
     assert.deepEqual(latency, { relative: 0.1 })
-    assert.deepEqual({ ...example, margins }, parseGate('{}'))
+    assert.deepEqual([slow, slowAboveMs], [0.01, 10_000])
+    assert.deepEqual({ ...rest, margins }, parseGate('{}'))
   })
 
   test('is refused with every mistake and its line', () => {
@@ -53,9 +56,33 @@ describe('a gate file', () => {
         error instanceof GateError &&
         /^g\.yaml:1: goal: found "price"; wanted one of/m.test(error.message) &&
         /^g\.yaml:3: margins\.quality: found 2;/m.test(error.message) &&
-        /does not know 'speed'/.test(error.message) &&
+        /^g\.yaml:4: margins: does not know 'speed'$/m.test(error.message) &&
         /^g\.yaml:5: canary\.share: found 0\.9;/m.test(error.message),
     )
+  })
+
+  test('names each unknown key with its own line, and a guarded latency objective without one', () => {
+    const text = 'goal: cost_usd\n\nmargins:\n  slow: 0.01\n\ncolour: red\ncanary:\n  share: 0.1\n  size:\n    of: 3\n'
+    const problems = (error: GateError) => error.message.split('\n')
+    assert.throws(
+      () => parseGate(text, 'g.yaml'),
+      (error: GateError) =>
+        problems(error).includes("g.yaml:6: (the whole): does not know 'colour'") &&
+        problems(error).includes("g.yaml:9: canary: does not know 'size'"),
+    )
+    assert.throws(
+      () => parseGate('goal: cost_usd\nmargins:\n  slow: 0.01\n', 'g.yaml'),
+      /g\.yaml:3: margins\.slow: found 0\.01; wanted slow_above_ms beside it/m,
+    )
+    assert.throws(() => parseGate('feedback_within: soon', 'g.yaml'), /found "soon"; wanted a duration from 1s to 365d/)
+  })
+
+  test('says on whose word, how late, and which turns count', () => {
+    const text = 'trust_judge: true\nconversations: first-turn\nfeedback_within: 24h\nslow_above_ms: 900'
+    const { trustJudge, conversations, feedbackWithinMs, slowAboveMs } = gateOptions(parseGate(text))
+    assert.deepEqual([trustJudge, conversations, feedbackWithinMs, slowAboveMs], [true, 'first-turn', 86_400_000, 900])
+    const plain = gateOptions(parseGate('{}'))
+    assert.deepEqual({ ...replayDefaults, ...plain }, replayDefaults)
   })
 
   test('takes a margin as an amount or as a part of production’s value', () => {
@@ -76,6 +103,20 @@ describe('a gate', () => {
   test('rejects what saves money by answering worse', () => {
     const result = gated('', only(1))
     assert.deepEqual([result.kind, result.exitCode, resultOf(result, 'quality')], ['reject', 1, 'harm'])
+  })
+
+  test('judges the share of slow requests where an objective is set, and the candidate misses it', () => {
+    const half = weighted('half', 0.5, 0.5)
+    const records = logged(half, 2000, (model) => ({ quality: 1, latency_ms: model === 'A' ? 500 : 1500 }))
+    const judgedBy = (text: string) => {
+      const by = parseGate(text)
+      return judgeGate(judged(records, [half], allB, { ...gateOptions(by), replicates: 0 }), by)
+    }
+    const guarded = judgedBy('slow_above_ms: 1000\nmargins: { slow: 0.1 }')
+    assert.equal(guarded.kind, 'reject')
+    assert.match(gateText(guarded), /✗ the share beyond the latency objective at most 10.00 percentage points worse/)
+    assert.equal(judgedBy('slow_above_ms: 2000\nmargins: { slow: 0.1 }').kind, 'promote')
+    assert.equal(judgedBy('slow_above_ms: 1000').kind, 'promote', 'what is not named is not guarded')
   })
 
   test('guards latency only when it is named, and then by its own margin', () => {

@@ -113,6 +113,9 @@ export const designs: readonly Design[] = [
   { name: 'Thompson, overlapping', rows: 4000, logging: thompson, candidate: softmax(2), quick: 14 },
 ]
 
+/** By model: what is tried after it. */
+const plans = models.map((model) => [model, ...models.filter((other) => other !== model)])
+
 /** What a record has besides probabilities and a choice. */
 const anyone = parsePolicy('name: logger\nscore: candidate.rank\nchoose: {kind: highest}', truthFeatures)
 
@@ -171,11 +174,13 @@ export const logsOf = ({ logging, candidate: text, rows }: Design, random: () =>
       const outcome = answers[at]?.[arm] as Outcome
       logger.learn(arm, outcome.quality ?? 0)
       for (const [of, probability] of probabilities.entries()) drawn[of] = (drawn[of] as number) + probability / rows
+      const chosen = models[arm] as string
       return {
         ...(logged[at] as DecisionRecord),
         id: `${name}-${row}`,
         candidates,
-        chosen: models[arm] ?? null,
+        chosen,
+        plan: plans[arm] as string[],
         outcome,
       }
     })

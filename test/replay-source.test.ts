@@ -5,7 +5,13 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
+import { measured } from '../replay/log-command.ts'
 import { openSource, type Selection, SourceError } from '../replay/read/source.ts'
+import { surveyLog } from '../replay/redecide/engine.ts'
+import { reportHtml } from '../replay/report/html.ts'
+import { reportText } from '../replay/report/text.ts'
+import { percent } from '../replay/report/words.ts'
+import { replay, replayDefaults } from '../replay/run.ts'
 import { attributeNames, spanNames, toAttributes } from '../router/policy/attributes.ts'
 import { parsePolicy } from '../router/policy/policy.ts'
 import { type DecisionRecord, engineVersion } from '../router/policy/record.ts'
@@ -39,6 +45,73 @@ const read = async (where: string, selection?: Selection): Promise<DecisionRecor
     await source.close()
   }
 }
+test('a tag called __proto__ stays a tag, through a line and back, and cannot be anything else', async () => {
+  const hostile = JSON.parse('{"__proto__": "x", "category": "math", "constructor": "y"}')
+  const record = {
+    ...(records[0] as DecisionRecord),
+    request: { ...(records[0] as DecisionRecord).request, tags: hostile },
+  }
+  const [found] = await read(await fileOf(lines([record])))
+  const tags = found?.request.tags ?? {}
+  assert.deepEqual(Object.entries(tags), Object.entries(hostile))
+  assert.equal(Object.getPrototypeOf(tags), Object.prototype)
+  assert.equal(JSON.stringify(found?.request.tags), JSON.stringify(hostile), 'and in its place')
+  const { tags: _, ...bare } = record.request
+  const [plain] = await read(await fileOf(lines([{ ...record, request: bare as typeof record.request }])))
+  assert.deepEqual(plain?.request.tags, {})
+  const text = JSON.stringify(record).replace('"__proto__":"x"', '"__proto__":7')
+  const { message } = await failure(`${text}\n`)
+  assert.match(message, /line 1: request\.tags\./)
+})
+
+test('the bar of a file goes by bytes while it is read, by rows when it is decided again, and ends full', async () => {
+  const path = await fileOf(
+    lines(
+      Array.from({ length: 100 }, () => records)
+        .flat()
+        .map((record, at) => ({ ...record, id: `b-${at}` })),
+    ),
+  )
+  const source = openSource(path)
+  const size = (await source.size()) ?? 0
+  const { watched, doneOf } = measured(source, size)
+  const seen: number[] = []
+  const log = await surveyLog(watched, [production], {
+    objective: { slowAboveMs: null },
+    onProgress: (progress) => seen.push(doneOf(progress)),
+  })
+  assert.ok(seen.length >= 3, 'told as it reads')
+  const [first = 0, last = 0] = [seen[0], seen.at(-1)]
+  assert.ok(first < last && last > 0.7 * size && last <= size, `${first} to ${last} of ${size} bytes`)
+  const before = seen.length
+  await log.gather([])
+  assert.ok(seen.length > before + 1)
+  assert.equal(seen.at(-1), 2 * size)
+  assert.ok(
+    seen.every((done, at) => done >= (seen[at - 1] ?? 0)),
+    `never back: ${seen}`,
+  )
+  const table = { ...source, slices: async function* () {} }
+  assert.equal(measured(table, 500).doneOf({ pass: 'decide', rows: 250 }), 750, 'a table is measured in rows')
+})
+
+test('a row that would stand for more requests than there are is impossible, and no figure becomes NaN', () => {
+  const doubtful = logOf(production, 400, seeded(1)).map((record, at) => ({
+    ...record,
+    keep_probability: at === 5 ? 5e-324 : 1,
+  }))
+  const result = replay(doubtful, [production], production, { ...replayDefaults, replicates: 10 })
+  assert.deepEqual(
+    result.verdict.refusals.map(({ kind }) => kind),
+    ['impossible-probabilities'],
+  )
+  const page = reportHtml(result, 'x')
+  const words = page.slice(0, page.indexOf('<script')) + reportText(result, { colour: false })
+  assert.match(words, /it was kept with probability 5e-324/)
+  assert.doesNotMatch(words, /NaN/)
+  assert.equal(percent(Number.NaN), '—')
+})
+
 const failure = (text: string): Promise<SourceError> =>
   fileOf(text)
     .then((path) => read(path))

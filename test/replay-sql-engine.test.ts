@@ -131,6 +131,29 @@ test('every figure of a replay is the same in SQL and in JavaScript, for policie
   assert.ok((second?.shares.unsupported ?? 0) > 0, 'some choices were never tried')
 })
 
+test('candidates share one query with the log, and more than eight take two', async () => {
+  let queries = 0
+  const ask: Source['ask'] = (sql) => {
+    queries += Number(sql('true').includes('_untried_rows'))
+    return (source.ask as NonNullable<Source['ask']>)(sql)
+  }
+  const log = await surveyLog({ ...source, ask }, await logged(), {
+    objective: { slowAboveMs: null, trustJudge: false },
+    engine: 'sql',
+  })
+  const nine = [10, 20, 30, 40, 50, 60, 70, 80, 90].map((weight) =>
+    policyOf((candidateTexts[0] as string).replace('10.0', `${weight}.0`)),
+  )
+  const together = await log.gather(nine)
+  const shared = queries
+  const alone = await log.gather(nine.slice(8))
+  assertAlike(together.tallies[8], alone.tallies[0])
+  assertAlike(together.log, alone.log)
+  assertAlike((await log.gather([])).log, alone.log)
+  // Each is asked again, because they choose what was never tried.
+  assert.deepEqual([shared, queries - shared], [4, 2])
+})
+
 test('only the rows that a report names are read', async () => {
   let read = 0
   const find: Source['find'] = async (condition) => {

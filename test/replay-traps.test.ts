@@ -7,13 +7,17 @@ import { auditRecords } from '../replay/audit/audit.ts'
 import { drDifference, estimate } from '../replay/estimate/estimators.ts'
 import { sumsOf } from '../replay/estimate/evaluate.ts'
 import { metricNames } from '../replay/estimate/metrics.ts'
+import type { Refusal } from '../replay/judge/gate.ts'
+import type { Remedy } from '../replay/judge/remedy.ts'
 import { startGathering } from '../replay/redecide/gather.ts'
 import { shelve } from '../replay/redecide/verify.ts'
-import { replayDefaults, surveyOf } from '../replay/run.ts'
+import { remedyText } from '../replay/report/remedies.ts'
+import { refusalText } from '../replay/report/words.ts'
+import { type Replay, replayDefaults, surveyOf } from '../replay/run.ts'
 import { parsePolicy } from '../router/policy/policy.ts'
 import type { DecisionRecord, Outcome } from '../router/policy/record.ts'
 import { seeded } from './replay-truth.ts'
-import { allB, finding, judged, kinds, logged, of, policy, two, weighted } from './replay-two-models.ts'
+import { allB, judged, kinds, logged, of, policy, two, weighted } from './replay-two-models.ts'
 
 const seed = Number(process.env.SEED ?? 7)
 const nowMs = Date.parse('2027-01-01T00:00:00Z')
@@ -70,11 +74,9 @@ test('feedback that is joined for fast answers only cannot promote, and the audi
     const latencyMs = 200 + 400 * random() + (right ? 0 : 1500)
     return { latency_ms: latencyMs, quality: latencyMs > 1000 ? null : Number(right) }
   })
-  assert.equal(
-    finding(judged(records, [half], allB, { missingAtRandom: true }), 'quality'),
-    'held',
-    'whoever assumes is misled',
-  )
+  const assumed = judged(records, [half], allB, { missingAtRandom: true })
+  assert.ok(of(assumed, 'quality').difference.low > -0.02, 'whoever assumes is misled')
+  assert.deepEqual(kinds(assumed), ['contract'], 'so nobody may')
   const { verdict } = judged(records, [half])
   assert.notEqual(verdict.kind, 'promote')
   assert.ok(grave(records).includes('censored-feedback'))
@@ -110,6 +112,12 @@ test('retries that were logged as requests of their own are named, and within a 
   const [first, doubled] = [log('d'), [...log('d'), ...log('retry')]]
   assert.ok(!grave(first).includes('double-row'))
   assert.ok(grave(doubled).includes('double-row'))
+  assert.deepEqual(
+    [first, doubled].map((records) => kinds(judged(records, [perSession]))),
+    [[], ['contract']],
+  )
+  const again = judged([...first, ...first], [perSession])
+  assert.deepEqual(kinds(again), [], 'the same record delivered twice is dropped, not forbidden')
   const [single, both] = [first, doubled].map((records) => of(judged(records, [perSession]), 'quality').difference.se)
   assert.ok(Math.abs((both as number) / (single as number) - 1) < 0.05, `${single} and ${both}`)
 })
@@ -125,6 +133,8 @@ test('a log that overwrites the choice by whoever answered is refused, vouched f
   const overwritten = served.map((record) => ({ ...record, chosen: record.outcome?.served ?? null }))
   assert.ok(kinds(judged(overwritten, [half])).includes('fidelity'))
   assert.deepEqual(kinds(judged(overwritten.map(foreign), [], allB, trusted)), [
+    'contract',
+    'contract',
     'weight-audit',
     'weight-audit',
     'weight-audit',
@@ -152,6 +162,15 @@ test('a feature that knows the outcome makes a policy look perfect, and the audi
   const reader = parsePolicy('name: reader\nscore: candidate.hint\nchoose: {kind: highest}', { hint: 'double' })
   const { difference } = of(judged(records, [half], reader), 'quality')
   assert.ok(difference.low > 0.4, 'from a coin it makes certainty')
+  const { verdict, diagnostics } = judged(records, [half], reader)
+  assert.ok(
+    diagnostics.audits.every(({ ok }) => ok),
+    'weights average 1: no other guard sees it',
+  )
+  assert.deepEqual([verdict.kind, verdict.exitCode, kinds({ verdict } as Replay)], ['refused', 3, ['contract']])
+  assert.match(refusalText(verdict.refusals[0] as Refusal), /carry features that know what came of .*: hint \(outcome/)
+  assert.match(remedyText(verdict.remedies[0] as Remedy), /^Record features before the call/)
+  assert.deepEqual(kinds(judged(records, [half], allB)), [], 'what a candidate does not read misleads nobody')
   assert.ok(grave(records).includes('leakage'))
 })
 

@@ -48,6 +48,7 @@ const sourceOf = (records: readonly DecisionRecord[]): Source => ({
   ask: null,
   find: null,
   policies: async () => [],
+  lastMomentMs: async () => Math.max(...records.map(({ time }) => Date.parse(time))),
   close: async () => {},
 })
 

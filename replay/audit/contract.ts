@@ -252,9 +252,9 @@ const caseOf = (record: DecisionRecord): Case => ({
   open: record.candidates.reduce((sum, { eligible }) => sum + Number(eligible), 0),
 })
 
-/** Counts for every check how many records it is about and of how many it is true. */
-export const startContract = () => {
-  const checks = [...decisionChecks, ...outcomeChecks]
+/** Counts for every check, or those of some kinds, how many records it is about and of how many it is true. */
+export const startContract = (kinds: readonly string[] | null = null) => {
+  const checks = [...decisionChecks, ...outcomeChecks].filter(({ kind }) => kinds?.includes(kind) ?? true)
   const counts = checks.map(() => ({ count: 0, among: 0 }))
   return {
     add: (record: DecisionRecord): void => {

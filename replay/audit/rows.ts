@@ -38,7 +38,7 @@ const repeatedIds = (): Question => {
 }
 
 /** Rows of one session or user that ask the same within a millisecond: a retry that was logged as a decision of its own. */
-const doubledRows = (): Question => {
+export const doubledRows = (): Question => {
   const seen = hashSet()
   let [doubled, rows] = [0, 0]
   return {

@@ -3,7 +3,7 @@
 // wrong, so each of these is looked for before anything is estimated.
 import type { DecisionRecord, Outcome } from '../../router/policy/record.ts'
 import { percent, short } from '../report/words.ts'
-import { findingOf, type Gravity, type Question } from './finding.ts'
+import { type AuditFinding, findingOf, type Gravity, type Question } from './finding.ts'
 
 /** Fewer rows than these raise no suspicion. */
 const rowsMin = 100
@@ -22,7 +22,7 @@ const correlationMin = 0.999
 const featuresMax = 200
 
 /** An outcome with more than one attempt came from the first choice, always: then the choice was logged afterwards. */
-const fallbackAsChoice = (): Question => {
+export const fallbackAsChoice = (): Question => {
   let [same, rows] = [0, 0]
   return {
     add: ({ chosen, outcome }) => {
@@ -42,7 +42,7 @@ const fallbackAsChoice = (): Question => {
 }
 
 /** Whether feedback is missing more often for slow answers than for fast ones, or the other way round. */
-const censoredFeedback = (): Question => {
+export const censoredFeedback = (): Question => {
   const [missing, known] = [new Float64Array(binsMax), new Float64Array(binsMax)]
   return {
     add: ({ outcome }) => {
@@ -143,12 +143,15 @@ const isLeak = ({ rows, equal, values, xx, yy, xy }: Pair, field: OutcomeField):
   return field !== 'cost_usd' && xx > 0 && yy > 0 && Math.abs(xy) / Math.sqrt(xx * yy) >= correlationMin
 }
 
-/** Features of the choice that equal what came of it, or say it to three digits: they were not known beforehand. */
-const leakage = (): Question => {
+/**
+ * Features of the choice that equal what came of it, or say it to three digits: they were not known beforehand. Closed with a set, it
+ * speaks of those features only.
+ */
+export const leakage = () => {
   const pairs = new Map<string, Readonly<Record<OutcomeField, Pair>>>()
   const start = (): Pair => ({ rows: 0, equal: 0, values: new Set(), x: 0, y: 0, xx: 0, yy: 0, xy: 0 })
   return {
-    add: ({ chosen, candidates, outcome }) => {
+    add: ({ chosen, candidates, outcome }: DecisionRecord): void => {
       const features = outcome && candidates.find(({ model }) => model === chosen)?.features
       if (!features || outcome.served !== chosen) return
       for (const name in features) {
@@ -166,9 +169,11 @@ const leakage = (): Question => {
         }
       }
     },
-    close: () => {
+    close: (among: ReadonlySet<string> | null = null): AuditFinding | null => {
       const leaks = [...pairs].flatMap(([feature, of]) =>
-        outcomeFields.filter((field) => isLeak(of[field], field)).map((field) => ({ feature, field, ...of[field] })),
+        outcomeFields
+          .filter((field) => (among?.has(feature) ?? true) && isLeak(of[field], field))
+          .map((field) => ({ feature, field, ...of[field] })),
       )
       const [first] = leaks.sort((a, b) => b.equal - a.equal || b.rows - a.rows)
       if (!first) return null

@@ -1,7 +1,7 @@
 // The off-policy estimators. Each is a ratio of two combinations of the sums in terms.ts, which is all that is needed for one
 // accumulator to serve them all: it takes the two totals of one group of clusters at a time, merges with another that saw
 // other groups, and gives a value with a cluster-robust interval. Memory does not grow with the rows.
-import { addCompared, addTerms, type Combination, combine, type Sums, termCount } from './terms.ts'
+import { addTerms, type Combination, combine, type Sums, termCount } from './terms.ts'
 
 /** What is above and what is below the line. */
 export type Ratio = readonly [numerator: Combination, denominator: Combination]
@@ -121,7 +121,6 @@ export const sumsOfRows = (rows: readonly Row[]): Sums => {
     const weighing = { w, u, x: 0, xe: 0, isSame: w > 0 }
     const base = (groupOf.get(row.cluster) ?? 0) * termCount
     addTerms(sums, base, weighing, row.keepWeight, row.reward, q, qe, qb, row.fittedUnsupported)
-    addCompared(sums, base, weighing, row.keepWeight, row.reward, q)
   }
   return { groups: groupOf.size, sums }
 }

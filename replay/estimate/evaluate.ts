@@ -123,6 +123,8 @@ export type Means = {
   readonly weightBound: number | null
   /** Whether there are answers asked anew that are evidence on this candidate. */
   readonly hasAnswers: boolean
+  /** The error of one judgement of quality, as repeats show it; 0 where none was repeated. */
+  readonly judgeSd: number
 }
 
 /** One metric's sums of a candidate. */
@@ -145,7 +147,7 @@ export const evaluate = (means: Means, name: MetricName, whole: Diagnostics): Me
   const diagnostics = missing === 0 ? whole : diagnoseMetric(survey, log, tally, metric, sums, rows)
   const interval = intervalsOf(means, metric, sums, diagnostics, missing)
   const isBounded = missing > 0 && !means.missingAtRandom
-  const asked = means.hasAnswers && rows > 0 ? askedFigures(tally, metric, sums, isBounded) : null
+  const asked = means.hasAnswers && rows > 0 ? askedFigures(tally, metric, sums, isBounded, means.judgeSd) : null
   return {
     metric: name,
     rows,

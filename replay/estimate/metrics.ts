@@ -1,5 +1,6 @@
 // What a replay compares. A metric is data: how to read it off an outcome, which direction is better, and how to say it.
 import type { DecisionRecord, OutcomeStatus } from '../../router/policy/record.ts'
+import { type Horizon, qualityWithin } from './feedback.ts'
 
 export const metricNames = ['cost_usd', 'latency_ms', 'ttft_ms', 'slow', 'quality', 'failed', 'abandoned'] as const
 export type MetricName = (typeof metricNames)[number]
@@ -11,6 +12,8 @@ export type Objective = {
   readonly slowAboveMs: number | null
   /** Takes a judge model's word for quality where people scored too few answers to correct it. */
   readonly trustJudge?: boolean
+  /** Up to when people's feedback counts; null or absent for whenever it came. */
+  readonly horizon?: Horizon | null
 }
 
 export type Metric = {
@@ -88,7 +91,7 @@ export const metrics: Readonly<Record<MetricName, Metric>> = {
     guards: true,
     range: [0, 1],
     predictedBy: null,
-    read: ({ outcome }) => outcome?.quality ?? Number.NaN,
+    read: (record, { horizon = null }) => qualityWithin(record, horizon),
     say: (quality) => fixed(quality, 3),
   },
   failed: {

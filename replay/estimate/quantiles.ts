@@ -3,6 +3,7 @@
 // histogram holds the rows as logged, another the same rows under a candidate's weights; what they share cancels.
 import type { Distribution } from './detail.ts'
 import { type Estimate, studentQuantile } from './estimators.ts'
+import { add, addAll } from './terms.ts'
 
 /** Clusters are dealt to this many groups, whose differences are the measure of uncertainty. */
 export const quantileGroups = 256
@@ -15,8 +16,8 @@ const logRatio = Math.log(binRatio)
 const scaleBins = Math.ceil(Math.log(highest / lowest) / logRatio)
 /** Bin 0 holds zero and what is below the scale, then comes the scale, what is above it, and what was cut short. */
 const aboveBin = scaleBins + 1
-const cutBin = scaleBins + 2
-const binCount = scaleBins + 3
+export const cutBin = scaleBins + 2
+export const binCount = scaleBins + 3
 const pointsMax = 60
 /** Shares at which a chart gets a point besides evenly spaced ones, because tails are what people look for. */
 const tailShares = [0.95, 0.97, 0.98, 0.99, 0.995, 0.999]
@@ -44,28 +45,22 @@ export const binOf = (value: number): number =>
   value < lowest ? 0 : Math.min(aboveBin, 1 + Math.floor(Math.log(value / lowest) / logRatio))
 
 /** Adds a row of `group` (0…255) with a value and a mass, both ≥ 0; rows without a value are left out by the caller. */
-export const addTo = (bins: Bins, group: number, value: number, mass: number, cutShort: boolean): void =>
-  addAt(bins, group, binOf(value), value, mass, cutShort)
-
-/** The same where the bin of the value is known. */
-export const addAt = (
+export const addTo = (
   { mass: masses, amount, cutAt }: Bins,
   group: number,
-  seen: number,
   value: number,
   mass: number,
   cutShort: boolean,
 ): void => {
-  const at = group * binCount + (cutShort ? cutBin : seen)
-  masses[at] = (masses[at] as number) + mass
-  amount[seen] = (amount[seen] as number) + mass * value
-  if (cutShort) cutAt[seen] = (cutAt[seen] as number) + mass
+  const seen = binOf(value)
+  add(masses, group * binCount + (cutShort ? cutBin : seen), mass)
+  add(amount, seen, mass * value)
+  if (cutShort) add(cutAt, seen, mass)
 }
 
 /** Takes over what another histogram saw of other rows. */
 export const mergeBins = (bins: Bins, other: Bins): void => {
-  for (const name of ['mass', 'amount', 'cutAt'] as const)
-    for (let at = 0; at < bins[name].length; at++) bins[name][at] = (bins[name][at] ?? 0) + (other[name][at] ?? 0)
+  for (const name of ['mass', 'amount', 'cutAt'] as const) addAll(bins[name], other[name])
 }
 
 /** A histogram summed up, ready to be asked. */

@@ -12,7 +12,8 @@ import {
   wholeTotal,
 } from '../redecide/tallies.ts'
 import type { Reexecuted } from '../reexec/answers.ts'
-import { drProduction, type Estimate, type Ratio, RatioSum, total } from './estimators.ts'
+import { type JudgeError, judgeErrorOf } from '../reexec/effect.ts'
+import { drProduction, type Estimate, normalQuantile, type Ratio, RatioSum, total } from './estimators.ts'
 import { metricNames, metrics } from './metrics.ts'
 import { skewedEstimate } from './skewness.ts'
 import { type Combination, combine, type Sums } from './terms.ts'
@@ -42,6 +43,8 @@ export type ReexecutedSummary = {
   readonly tenantShare: number
   /** The mean of I / ρ over the changed decisions that could be asked, which must be 1. */
   readonly inclusion: { readonly mean: number; readonly se: number }
+  /** The judge measured against itself, over all answers; null where none was judged. */
+  readonly judge: JudgeError | null
   /** Why the answers are no evidence on this candidate and log; null when they are. */
   readonly problem: 'other-candidate' | 'other-log' | 'tenants' | null
 }
@@ -50,11 +53,12 @@ export type ReexecutedSummary = {
 export const summaryOf = (
   { clusters }: Survey,
   { asked, frame }: CandidateTally,
-  { policy, tenantShare }: Reexecuted,
+  { policy, tenantShare, results }: Reexecuted,
   changed: number,
   candidateHash: string,
 ): ReexecutedSummary => {
   const sum = new RatioSum()
+  const answered = [...results.values()].filter((result) => result.status !== 'unasked')
   let all = 0
   for (let place = 0; place < frame.length; place += frameCount) {
     const keep = frame[place + frameAt.n] as number
@@ -77,6 +81,7 @@ export const summaryOf = (
     strangers: scalar(askedAt.strangers),
     tenantShare,
     inclusion: { mean, se },
+    judge: judgeErrorOf(answered),
     problem,
   }
 }
@@ -103,25 +108,54 @@ export const answersOf = ({ answered }: CandidateTally, metric: number): number 
 /**
  * The two-phase figures of one metric; null where too few answers tell it. What could not be asked or was not answered is put at 0 and
  * at 1, as what was never tried is in the log's own figures, and so is a missing logged outcome when `isBounded`.
+ * `judgeSd` is the error of one judgement, as repeats show it, in the unit of quality.
  */
-export const askedFigures = (tally: CandidateTally, metric: number, sums: Sums, isBounded: boolean): Asked | null => {
+export const askedFigures = (
+  tally: CandidateTally,
+  metric: number,
+  sums: Sums,
+  isBounded: boolean,
+  judgeSd: number,
+): Asked | null => {
   if (answersOf(tally, metric) < answersShownFrom) return null
-  const { range } = metrics[metricNames[metric] as (typeof metricNames)[number]]
-  const read = (ratio: Ratio) => skewedEstimate(sums, ratio)
-  const production = read(drProduction)
+  const name = metricNames[metric] as (typeof metricNames)[number]
+  const { range } = metrics[name]
+  const slip = name === 'quality' ? judgeSd * judgementsReach(tally, metric) : 0
+  const readLog = (ratio: Ratio) => skewedEstimate(sums, ratio)
+  const read = (ratio: Ratio) => slipping(readLog(ratio), slip)
+  const production = readLog(drProduction)
   const candidate = read([{ asked: 1 }, n])
   const difference = read(askedDifference)
   const unknown = total(combine(sums, { askedHigh: 1, askedLow: -1 })) / total(combine(sums, n))
   const certain = { doubt: { low: 0, high: 0 }, unseenReach: 0, bounds: null }
   const base = { evidence: 're-executed', production, candidate, difference, differenceAtRandom: difference } as const
   if (!range) return { figures: { ...base, ...certain }, unknown }
-  const figures = { ...base, ...boundedFigures(read, base, unseenReachOf(tally, metric), isBounded, range) }
+  const figures = { ...base, ...boundedFigures(read, readLog, base, unseenReachOf(tally, metric), isBounded, range) }
   return { figures, unknown }
+}
+
+/** √(Σ (k/ρ)²) / Σ k: what an error of one in each judgement makes of the mean over all rows, if each slips by itself. */
+const judgementsReach = (tally: CandidateTally, metric: number): number =>
+  Math.sqrt(tally.answered[metric * answeredCount + answeredAt.squares] as number) / wholeTotal(tally, wholeAt.n)
+
+/**
+ * A two-phase estimate whose answers' scores are themselves measured with error: V* = V + σ_J² Σ (k/ρ)² / (Σ k)², the third stage of
+ * a multi-stage variance (Särndal, Swensson & Wretman 1992, ch. 4), σ_J from repeated judgements. Where each slips by itself the
+ * spread of the answers holds this already, and the variance is too large by at most as much again; where slips are alike, as on
+ * answers that all get one score, it does not. `slip` is the standard error to add, in the unit of the estimate.
+ */
+const slipping = (estimate: Estimate, slip: number): Estimate => {
+  if (slip === 0) return estimate
+  const se = Math.hypot(estimate.se, slip)
+  const arm = (length: number) => (estimate.se > 0 ? (length * se) / estimate.se : normalQuantile * se)
+  const { value, low, high } = estimate
+  return { ...estimate, se, low: value - arm(value - low), high: value + arm(high - value) }
 }
 
 /** The same for outcomes in [0, 1], as wide as what cannot be known calls for. */
 const boundedFigures = (
   read: (ratio: Ratio) => Estimate,
+  readLog: (ratio: Ratio) => Estimate,
   { production, candidate, difference }: Pick<AskedFigures, 'production' | 'candidate' | 'difference'>,
   reach: number,
   isBounded: boolean,
@@ -147,7 +181,7 @@ const boundedFigures = (
   const shifted = (by: number) => ({ ...candidate, low: candidate.low + by, high: candidate.high + by })
   const widened = widen(candidate, { low: shifted(-doubt.low), high: shifted(doubt.high) }, range)
   return {
-    production: widen(production, endsOf(read, isBounded).production, range),
+    production: widen(production, endsOf(readLog, isBounded).production, range),
     candidate: widened,
     difference: widen(seen, { low: reached(low), high: reached(high) }, differenceRange),
     differenceAtRandom: seen,

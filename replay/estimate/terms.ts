@@ -95,11 +95,18 @@ export type Weighing = {
   readonly isSame: boolean
 }
 
-/** Adds one row with a known outcome; `base` is where its group's terms begin, `qu` the part of `qe` never tried. */
+/** The first terms: those of a row whose outcome is known. */
+const knownTerms = termAt.matchedR + 1
+const row = new Float64Array(knownTerms)
+
+/**
+ * Adds one row with a known outcome; `base` is where its group's terms begin, `qu` the part of `qe` never tried. The terms are
+ * written down and then added in one sweep, because this runs for every row, candidate and metric.
+ */
 export const addTerms = (
   sums: Float64Array,
   base: number,
-  { w, u, x, xe }: Weighing,
+  { w, u, x, xe, isSame }: Weighing,
   k: number,
   r: number,
   q: number,
@@ -108,44 +115,26 @@ export const addTerms = (
   qu: number,
 ): void => {
   const kw = k * w
-  add(sums, base + termAt.n, k)
-  add(sums, base + termAt.w, kw)
-  add(sums, base + termAt.wr, kw * r)
-  add(sums, base + termAt.r, k * r)
-  add(sums, base + termAt.q, k * q)
-  add(sums, base + termAt.wq, kw * q)
-  add(sums, base + termAt.qe, k * qe)
-  add(sums, base + termAt.qb, k * qb)
-  if (u > 0) {
-    add(sums, base + termAt.u, k * u)
-    add(sums, base + termAt.qu, k * qu)
-  }
-  if (xe > 0) {
-    add(sums, base + termAt.x, k * x)
-    add(sums, base + termAt.xe, k * xe)
-  }
-}
-
-/** Adds the row to the estimators that are shown for comparison. */
-export const addCompared = (
-  sums: Float64Array,
-  base: number,
-  { w, isSame }: Weighing,
-  k: number,
-  r: number,
-  q: number,
-): void => {
-  if (isSame) {
-    add(sums, base + termAt.matched, k)
-    add(sums, base + termAt.matchedR, k * r)
-  }
-  if (w === 0) return
-  const kw = k * w
-  add(sums, base + termAt.weightedSquare, (kw * r) ** 2)
-  add(sums, base + termAt.clipped, k * Math.min(w, clipAt) * r)
-  add(sums, base + termAt.subGaussian, (kw / (1 - subGaussianBy + subGaussianBy * w)) * r)
-  if (w <= switchAt) add(sums, base + termAt.switched, kw * (r - q))
-  add(sums, base + termAt.shrunk, ((shrinkBy * kw) / (w * w + shrinkBy)) * (r - q))
+  row[termAt.n] = k
+  row[termAt.w] = kw
+  row[termAt.wr] = kw * r
+  row[termAt.r] = k * r
+  row[termAt.q] = k * q
+  row[termAt.wq] = kw * q
+  row[termAt.qe] = k * qe
+  row[termAt.qb] = k * qb
+  row[termAt.u] = k * u
+  row[termAt.qu] = k * qu
+  row[termAt.x] = k * x
+  row[termAt.xe] = k * xe
+  row[termAt.clipped] = k * Math.min(w, clipAt) * r
+  row[termAt.subGaussian] = (kw / (1 - subGaussianBy + subGaussianBy * w)) * r
+  row[termAt.switched] = w <= switchAt ? kw * (r - q) : 0
+  row[termAt.shrunk] = ((shrinkBy * kw) / (w * w + shrinkBy)) * (r - q)
+  row[termAt.weightedSquare] = kw * r * (kw * r)
+  row[termAt.matched] = isSame ? k : 0
+  row[termAt.matchedR] = isSame ? k * r : 0
+  for (let term = 0; term < knownTerms; term++) add(sums, base + term, row[term] as number)
 }
 
 /**
@@ -209,4 +198,9 @@ export const addAskedBounds = (
 /** Adds to one number of a column. */
 export const add = (column: Float64Array, at: number, amount: number): void => {
   column[at] = (column[at] as number) + amount
+}
+
+/** Adds a column to another of the same length. */
+export const addAll = (to: Float64Array, from: Float64Array): void => {
+  for (let at = 0; at < to.length; at++) add(to, at, from[at] as number)
 }

@@ -1,8 +1,9 @@
 // The gate's nouns: the evidence it looks at, its limits, its conditions, and how it refuses. What follows from them is in
 // verdict.ts, what would mend them in remedy.ts, and how to say it in words.ts.
-
+import type { AuditFinding } from '../audit/finding.ts'
 import type { Diagnostics } from '../estimate/diagnostics.ts'
 import type { MetricResult } from '../estimate/evaluate.ts'
+import type { Feedback } from '../estimate/feedback.ts'
 import { type MetricName, metrics } from '../estimate/metrics.ts'
 import type { ReexecutedSummary } from '../estimate/reexecuted.ts'
 import type { Impossible } from '../redecide/survey.ts'
@@ -71,6 +72,8 @@ export type Refusal =
       readonly mean: number
       readonly se: number
     }
+  /** What an audit of the records finds, and that forbids every figure. */
+  | { readonly kind: 'contract'; readonly finding: AuditFinding }
   | { readonly kind: 'sample-size'; readonly metric: MetricName; readonly ess: number }
   | {
       readonly kind: 'disagreement'
@@ -103,6 +106,9 @@ export type Evidence = {
   /** Set by a person who vouches that requests without an outcome are like those with one. */
   readonly missingAtRandom: boolean
   readonly impossible: { readonly count: number; readonly examples: readonly Impossible[] }
+  /** What the audit of the records finds that no figure would show. */
+  readonly grounds: readonly AuditFinding[]
+  readonly feedback: Feedback | null
   readonly diagnostics: Diagnostics
   readonly metrics: readonly MetricResult[]
   /** The share of rows that the candidate decides otherwise, and what such a choice is predicted to cost. */

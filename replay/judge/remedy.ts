@@ -3,6 +3,7 @@
 import type { EffectiveSize } from '../estimate/diagnostics.ts'
 import { normalQuantile } from '../estimate/estimators.ts'
 import { roundingShare } from '../estimate/evaluate.ts'
+import type { Feedback } from '../estimate/feedback.ts'
 import { type MetricName, metrics } from '../estimate/metrics.ts'
 import type { ReexecutedSummary } from '../estimate/reexecuted.ts'
 import { unseenEvents } from '../estimate/unknown.ts'
@@ -55,6 +56,10 @@ export type Remedy =
   | { readonly kind: 'ask-again'; readonly problem: NonNullable<ReexecutedSummary['problem']> }
   /** `share` is what is missing under the candidate, where that alone leaves the question open. */
   | { readonly kind: 'feedback'; readonly metric: MetricName; readonly share: number | null }
+  /** So many decisions are too young for their feedback to be known. */
+  | { readonly kind: 'wait'; readonly pending: number; readonly horizon: NonNullable<Feedback['horizon']> }
+  /** What an audit finding says itself. */
+  | { readonly kind: 'contract'; readonly remedy: string }
   | { readonly kind: 'first-turns' }
   | { readonly kind: 'supply-policies' }
   | { readonly kind: 'trust' }
@@ -119,17 +124,24 @@ const moreRows = (
     (part, at) => findings[at]?.result !== 'held' && gainOf(part.result).value < -toleratedOf(evidence, part),
   )
   const rows = factor < Infinity ? Math.min(rowsPlannedMax, Math.ceil(evidence.rows * (factor - 1))) : rowsPlannedMax
-  const feedback = open.flatMap(({ result: { metric, missingUnder, doubt } }): Remedy[] =>
-    missingUnder.candidate + missingUnder.production > 0 && doubt.low + doubt.high > 0
-      ? [{ kind: 'feedback', metric, share: missingUnder.candidate }]
-      : [],
-  )
+  const feedback = open.flatMap((part) => awaited(evidence, part))
   // Where the missing alone leave it open, more rows like these are no advice.
   if (feedback.length > 0 && rows >= rowsPlannedMax) return feedback
   return [
     { kind: 'rows', rows: Math.max(1, rows), days: daysFor(evidence, rows), leaning: against ? 'against' : 'for' },
     ...feedback,
   ]
+}
+
+/** What would make known the missing outcomes that keep an interval wide: time, as far as they are young, and more feedback. */
+const awaited = (
+  { feedback }: Evidence,
+  { result: { metric, missing, missingUnder, doubt } }: GatePart,
+): readonly Remedy[] => {
+  if (missingUnder.candidate + missingUnder.production === 0 || doubt.low + doubt.high === 0) return []
+  const { pending = 0, horizon = null } = metric === 'quality' ? (feedback ?? {}) : {}
+  const wait: Remedy[] = pending > 0 && horizon ? [{ kind: 'wait', pending, horizon }] : []
+  return pending < missing ? [...wait, { kind: 'feedback', metric, share: missingUnder.candidate }] : wait
 }
 
 /** How much worse a condition lets the candidate be. */
@@ -174,6 +186,8 @@ export const mend = (evidence: Evidence, refusal: Refusal): Remedy[] => {
         : [{ kind: 'trust' }]
     case 'impossible-probabilities':
       return [{ kind: refusal.example.rounded ? 'unrounded-propensities' : 'fix-propensities' }]
+    case 'contract':
+      return [{ kind: 'contract', remedy: refusal.finding.remedy }]
     case 'weight-audit':
       return [
         refusal.metric === null

@@ -68,6 +68,7 @@ const refusalsOf = (evidence: Evidence, gate: readonly GatePart[]): Refusal[] =>
   const [example] = impossible.examples
   if (example) refusals.push({ kind: 'impossible-probabilities', count: impossible.count, example })
   if (rows === 0) return [...refusals, { kind: 'no-rows' }]
+  for (const finding of evidence.grounds) refusals.push({ kind: 'contract', finding })
   const { laterTurns, share, declined } = conversations
   if (declined) refusals.push({ kind: 'conversations', laterTurns, share })
   if (reexecuted?.problem) refusals.push({ kind: 'answers', reexecuted, candidate: evidence.candidate })

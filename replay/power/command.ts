@@ -1,9 +1,17 @@
 // `signalbox replay power`: what it would take to know, printed before anybody explores or pays. Always exits 0 when a plan could
 // be made: it judges nothing.
 import { type Command, Option } from 'commander'
+import { momentOf } from '../estimate/feedback.ts'
 import type { Goal } from '../judge/gate.ts'
-import { type CandidateOptions, candidateCommand, exitWith, number, readLog } from '../log-command.ts'
-import { type Needed, type Power, power, type RatePlan } from './plan.ts'
+import {
+  type CandidateOptions,
+  candidateCommand,
+  exitWith,
+  number,
+  readLog,
+  withFeedbackHorizon,
+} from '../log-command.ts'
+import { type Needed, type Power, power, type RatePlan, withOpinions } from './plan.ts'
 
 const defaults = { margin: 0.02, seed: 7 }
 const goals: Readonly<Record<'cost' | 'latency' | 'quality', Goal>> = {
@@ -16,12 +24,14 @@ type Options = CandidateOptions & {
   readonly goal: keyof typeof goals
   readonly margin: number
   readonly rowsPerDay?: number
+  readonly feedbackWithin?: number
+  readonly trustJudge?: true
   readonly json?: true
 }
 
 /** The command; `replay` mounts it. */
 export const powerCommand = (): Command =>
-  candidateCommand('power')
+  withFeedbackHorizon(candidateCommand('power'))
     .description('Plan exploration and re-execution: how many requests, days and dollars an answer will take.')
     .addOption(new Option('--goal <metric>', 'what is to get better').choices(Object.keys(goals)).default('cost'))
     .option(
@@ -30,6 +40,7 @@ export const powerCommand = (): Command =>
       number('a number above 0 and up to 1', 0, 1),
       defaults.margin,
     )
+    .option('--trust-judge', "take a judge model's word for quality where no person scored the answer")
     .option('--rows-per-day <count>', 'the traffic to come; by default as in the log', number('a number above 0', 0))
     .option('--json', 'print everything as JSON')
     .addHelpText(
@@ -39,9 +50,14 @@ export const powerCommand = (): Command =>
     .action(exitWith(run))
 
 const run = async (options: Options): Promise<number> => {
-  const { records, candidate } = await readLog(options)
-  const { margin, goal, rowsPerDay = null } = options
-  const plan = power(records, candidate, {
+  const { margin, goal, rowsPerDay = null, feedbackWithin: withinMs } = options
+  const { records, candidate } = await readLog({ ...options, feedbackTimes: withinMs !== undefined })
+  const untilMs = records.reduce((lastMs, record) => Math.max(lastMs, momentOf(record)), -Infinity)
+  const opinions = {
+    horizon: withinMs === undefined ? null : { withinMs, untilMs },
+    trustJudge: options.trustJudge === true,
+  }
+  const plan = power(withOpinions(records, opinions), candidate, {
     margin,
     goal: goals[goal],
     rowsPerDay,

@@ -4,6 +4,7 @@
 import type { Policy } from '../../router/policy/policy.ts'
 import { contextOf, type Decision, type DecisionRecord } from '../../router/policy/record.ts'
 import { normalQuantile } from '../estimate/estimators.ts'
+import { type Horizon, qualityWithin } from '../estimate/feedback.ts'
 import { metrics } from '../estimate/metrics.ts'
 import { essDecidesFrom, type Goal, unsupportedMassMax } from '../judge/gate.ts'
 import { rowsPlannedMax } from '../judge/remedy.ts'
@@ -96,6 +97,21 @@ export const power = (records: readonly DecisionRecord[], candidate: Policy, opt
     },
   }
 }
+
+/**
+ * The records with the quality that a replay would read of them: no feedback that a horizon leaves out, and where it is trusted a
+ * judge's score where no person's counts. Pure.
+ */
+export const withOpinions = (
+  records: readonly DecisionRecord[],
+  { horizon, trustJudge }: { readonly horizon: Horizon | null; readonly trustJudge: boolean },
+): DecisionRecord[] =>
+  records.map((record) => {
+    if (!record.outcome) return record
+    const byPeople = qualityWithin(record, horizon)
+    const byJudge = trustJudge ? (record.outcome.quality_judge ?? null) : null
+    return { ...record, outcome: { ...record.outcome, quality: Number.isNaN(byPeople) ? byJudge : byPeople } }
+  })
 
 const rateOf = (records: readonly DecisionRecord[]): number | null => {
   let [from, to] = [Infinity, -Infinity]

@@ -6,6 +6,7 @@ import { type MetricName, metrics } from '../estimate/metrics.ts'
 import { asymptoticInterval } from '../estimate/sequence.ts'
 import { essDecidesFrom, essRefusedBelow, missingAmountsMax } from '../judge/gate.ts'
 import { type Gate, judgedMetrics, toleratedBy } from './gate-file.ts'
+import { type ArmBet, boundOf, type StrictDifference, strictDifference } from './strict.ts'
 
 /** The chance that an interval misses the truth at any look; the audit of shares may raise a false alarm less often. */
 const alpha = 0.05
@@ -44,36 +45,52 @@ export type Difference = {
 }
 export type Finding = Difference & { readonly result: 'held' | 'harm' | 'open'; readonly tolerated: number }
 
-/** One look at a canary. `uneven`: the arms do not have the shares they were given, so they cannot be compared. */
+/**
+ * One look at a canary. `uneven`: the arms do not have the shares they were given, so they cannot be compared. `beyond`: metrics of
+ * which a session exceeded the bound that was stated for a strict look.
+ */
 export type Look = {
+  readonly beyond: readonly MetricName[]
   readonly clusters: Readonly<Record<Arm, number>>
   readonly findings: readonly Finding[]
   readonly uneven: boolean
   readonly verdict: 'shown' | 'harm' | 'open'
 }
 
-/** Looks at a canary that gives the candidate `share` of the clusters. */
-export const lookAt = (sums: readonly ArmSum[], gate: Gate, share: number): Look => {
+/**
+ * Looks at a canary that gives the candidate `share` of the clusters. With `bets`, which a strict gate asks for, intervals are
+ * those of strict.ts, in place of an asymptotic sequence, and harm may be shown from the first session on.
+ */
+export const lookAt = (
+  sums: readonly ArmSum[],
+  gate: Gate,
+  share: number,
+  bets: readonly ArmBet[] | null = null,
+): Look => {
   const find = (metric: MetricName, arm: Arm, fill: Fill) =>
     sums.find((sum) => sum.metric === metric && sum.arm === arm && sum.fill === fill) ?? nothing(metric, arm, fill)
   const from = gate.require.effective_rows
   const tuning = from / share
   const all = { production: find('failed', 'production', 'known'), candidate: find('failed', 'candidate', 'known') }
+  const beyond: MetricName[] = []
   const findings = judgedMetrics(gate).map((metric): Finding => {
     const pairs = pairsOf(metric, gate, find)
-    const difference = differenceOf(metric, pairs, tuning)
+    const strict = bets && strictly(metric, pairs, bets, gate, share)
+    if (strict?.isBeyond) beyond.push(metric)
+    const difference = strict?.difference ?? differenceOf(metric, pairs, tuning)
     const tolerated = toleratedBy(gate, metric, difference.production)
     const effective = Math.min(...pairs.low.map(effectiveClusters))
-    const isKnown =
-      metrics[metric].range !== null || arms.every((arm) => isComplete(find(metric, arm, 'known'), all[arm]))
-    const result = isKnown ? judge(difference, metric === gate.goal, tolerated, effective, from) : 'open'
+    const isKnown = metric === 'quality' || arms.every((arm) => isComplete(find(metric, arm, 'known'), all[arm]))
+    const least = { held: from, harm: bets ? 0 : essRefusedBelow }
+    const isTold = isKnown && !strict?.isBeyond
+    const result = isTold ? judge(difference, metric === gate.goal, tolerated, effective, least) : 'open'
     return { ...difference, result, tolerated }
   })
   const clusters = { production: all.production.clusters, candidate: all.candidate.clusters }
   const uneven = isUneven(clusters, share, tuning)
   const isHarm = uneven || findings.some(({ result }) => result === 'harm')
   const isShown = findings.every(({ result }) => result === 'held')
-  return { clusters, findings, uneven, verdict: isHarm ? 'harm' : isShown ? 'shown' : 'open' }
+  return { beyond, clusters, findings, uneven, verdict: isHarm ? 'harm' : isShown ? 'shown' : 'open' }
 }
 
 type Pair = readonly [candidate: ArmSum, production: ArmSum]
@@ -95,13 +112,13 @@ const judge = (
   isGoal: boolean,
   tolerated: number,
   effective: number,
-  from: number,
+  least: Readonly<Record<'held' | 'harm', number>>,
 ): Finding['result'] => {
   const isHigher = metrics[metric].better === 'higher'
   const gain = isHigher ? { low, high } : { low: -high, high: -low }
   const bound = isGoal ? roundingShare * Math.abs(production) : tolerated
-  if (effective >= from && gain.low > (isGoal ? bound : -bound)) return 'held'
-  return effective >= essRefusedBelow && gain.high < -bound ? 'harm' : 'open'
+  if (effective >= least.held && gain.low > (isGoal ? bound : -bound)) return 'held'
+  return effective >= least.harm && gain.high < -bound ? 'harm' : 'open'
 }
 
 const differenceOf = (metric: MetricName, { value, low, high }: Pairs, tuning: number): Difference => {
@@ -116,6 +133,24 @@ const differenceOf = (metric: MetricName, { value, low, high }: Pairs, tuning: n
   const [middle, below, above] = ends as [(typeof ends)[number], (typeof ends)[number], (typeof ends)[number]]
   const { candidate, production, mean, se } = middle
   return { metric, production, candidate, value: mean, se, low: below.low, high: above.high }
+}
+
+/** The same by betting, with missing quality at its worst for either side as well. */
+const strictly = (
+  metric: MetricName,
+  { value, low, high }: Pairs,
+  bets: readonly ArmBet[],
+  gate: Gate,
+  share: number,
+): { readonly difference: Difference; readonly isBeyond: boolean } => {
+  const of = ({ arm, fill }: ArmSum) =>
+    bets.filter((bet) => bet.metric === metric && bet.arm === arm && bet.fill === fill)
+  const [middle, below, above] = [value, low, high].map(([candidate, production]) =>
+    strictDifference(of(candidate), of(production), share, boundOf(gate, metric) ?? Number.NaN, alpha),
+  ) as [StrictDifference, StrictDifference, StrictDifference]
+  const { candidate, production, se, isBeyond } = middle
+  const interval = { low: below.interval.low, high: above.interval.high }
+  return { difference: { metric, production, candidate, value: candidate - production, se, ...interval }, isBeyond }
 }
 
 /**

@@ -15,8 +15,10 @@ const graceMs = 10 * minuteMs
 /** What a promotion acts on, and what it cannot do itself: wait, know the time, and tell a person. */
 export type World = {
   readonly router: RouterAdmin
-  readonly ledger: Pick<Ledger, 'record' | 'sums'>
+  readonly ledger: Pick<Ledger, 'record' | 'sums' | 'bets'>
   readonly pollMs: number
+  /** Makes sure that no other process drives this promotion; throws a HoldError when one does. */
+  readonly hold: () => Promise<void>
   /** How long the router keeps the canary when this promotion is heard of no more, seconds. */
   readonly leaseSeconds: number
   readonly now: () => number
@@ -28,7 +30,7 @@ export type World = {
 
 /**
  * Drives a promotion to its end. Throws a RouterError or LedgerError when what it acts on does not answer for long; then
- * nothing is lost, and driving the stored promotion goes on.
+ * nothing is lost, and driving the stored promotion goes on. Throws a HoldError, with nothing done, when another process drives it.
  */
 export const drive = async (start: Promotion, world: World): Promise<Promotion> => {
   let promotion = start
@@ -36,6 +38,7 @@ export const drive = async (start: Promotion, world: World): Promise<Promotion> 
   while (!isFinal(promotion)) {
     let next: Promotion
     try {
+      await world.hold()
       next = await step(promotion, world)
     } catch (error) {
       const isPassing =
@@ -95,11 +98,12 @@ const decide = async (promotion: Promotion, world: World): Promise<Promotion> =>
   const nowMs = world.now()
   const isLate = nowMs >= deadlineMs(promotion)
   const reason = `the time of ${promotion.gate.canary.hours_max} hours is up, and not all was shown`
-  const late: Why = { cause: 'time', reason }
+  let late: Why = { cause: 'time', reason }
   let look: Look
   try {
-    const sums = await world.ledger.sums(promotion, nowMs - promotion.gate.canary.settle_minutes * minuteMs)
-    look = lookAt(sums, promotion.gate, promotion.share)
+    look = await lookInto(world.ledger, promotion, nowMs - promotion.gate.canary.settle_minutes * minuteMs)
+    if (look.beyond.length > 0)
+      late = { ...late, reason: `${reason}: a session exceeded the stated bound of ${look.beyond.join(', ')}` }
   } catch (error) {
     // Nobody can see what the canary does: when its time is up, it goes back unseen.
     if (isLate) return enter(promotion, 'rolling-back', late, nowMs)
@@ -112,6 +116,17 @@ const decide = async (promotion: Promotion, world: World): Promise<Promotion> =>
   if (look.verdict === 'shown')
     return enter(seen, 'completing', { cause: 'shown', reason: 'all conditions are shown' }, nowMs)
   return isLate ? enter(seen, 'rolling-back', late, nowMs) : promotion
+}
+
+/** Looks at what the canary's arms came to so far, quality only where it was decided before `settledMs`. */
+export const lookInto = async (
+  ledger: Pick<Ledger, 'sums' | 'bets'>,
+  promotion: Promotion,
+  settledMs: number,
+): Promise<Look> => {
+  const { gate, share } = promotion
+  const bets = gate.canary.strict ? await ledger.bets(promotion, settledMs) : null
+  return lookAt(await ledger.sums(promotion, settledMs), gate, share, bets)
 }
 
 export const harmText = ({ uneven, findings }: Look): string =>

@@ -3,6 +3,7 @@
 import { randomBytes } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type ClickHouseClient, ClickHouseLogLevel, createClient } from '@clickhouse/client'
+import type { z } from 'zod'
 import type { Attributes } from '../../router/policy/attributes.ts'
 import { promotionSpans } from '../../router/policy/promotion.ts'
 import { type DecisionRecord, outcomeStatuses } from '../../router/policy/record.ts'
@@ -10,7 +11,16 @@ import { issueText } from '../../router/policy/yaml.ts'
 import { metrics } from '../estimate/metrics.ts'
 import type { ArmSum } from './canary.ts'
 import type { GateSummary } from './gate-report.ts'
-import { type Promotion, promotionSchema, promotionToAttributes, replayToAttributes } from './promotion.ts'
+import type { HoldLedger } from './hold.ts'
+import {
+  holderToAttributes,
+  holdSchema,
+  type Promotion,
+  promotionSchema,
+  promotionToAttributes,
+  replayToAttributes,
+} from './promotion.ts'
+import { type ArmBet, boundOf, rewardSteps } from './strict.ts'
 
 const requestMsMax = 60_000
 const triesMax = 5
@@ -27,7 +37,7 @@ export class LedgerError extends Error {
   }
 }
 
-export type Ledger = {
+export type Ledger = HoldLedger & {
   /** Resolves when the state is stored. */
   readonly record: (promotion: Promotion) => Promise<void>
   readonly load: (id: string) => Promise<Promotion>
@@ -35,6 +45,8 @@ export type Ledger = {
   readonly all: () => Promise<Promotion[]>
   /** What the canary's arms came to, quality only where it was decided before `settledMs`. */
   readonly sums: (promotion: Promotion, settledMs: number) => Promise<ArmSum[]>
+  /** The same as strict looks bet on it, session by session in steps of the bound. */
+  readonly bets: (promotion: Promotion, settledMs: number) => Promise<ArmBet[]>
   readonly close: () => Promise<void>
 }
 
@@ -45,14 +57,16 @@ export const openLedger = (otlpUrl: string, clickhouseUrl: string): Ledger => {
     request_timeout: requestMsMax,
     log: { level: ClickHouseLogLevel.OFF },
   })
-  const promotionsWhere = async (condition: string, id = ''): Promise<Promotion[]> => {
-    const rows = await ask<{ id: string; promotion: string }>(
+  const rowsWhere = (condition: string, id: string) =>
+    ask<{ id: string; promotion: string }>(
       client,
       `SELECT id, argMax(promotion, seq) AS promotion FROM otel.promotions FINAL WHERE ${condition}
        GROUP BY id ORDER BY min(time) LIMIT ${promotionsMax}`,
       { id },
     )
-    return rows.map(({ id, promotion }) => readPromotion(id, promotion))
+  const promotionsWhere = async (condition: string, id = ''): Promise<Promotion[]> => {
+    const rows = await rowsWhere(`seq > 0 AND ${condition}`, id)
+    return rows.map(({ id, promotion }) => readRow(id, promotion, promotionSchema))
   }
   return {
     record: (promotion) => send(otlpUrl, promotionSpans.promotion, promotionToAttributes(promotion)),
@@ -65,12 +79,13 @@ export const openLedger = (otlpUrl: string, clickhouseUrl: string): Ledger => {
       )
     },
     all: () => promotionsWhere('1'),
-    sums: (promotion, settledMs) =>
-      ask<ArmSum>(client, sumsQuery, {
-        hash: promotion.canary.hash,
-        from: promotion.started_at,
-        settled: new Date(settledMs).toISOString(),
-      }),
+    hold: (id, holder) => send(otlpUrl, promotionSpans.promotion, holderToAttributes(id, holder)),
+    holder: async (id) => {
+      const [row] = await rowsWhere('seq = 0 AND id = {id:String}', id)
+      return row ? readRow(id, row.promotion, holdSchema).holder : null
+    },
+    sums: (promotion, settledMs) => ask<ArmSum>(client, sumsQuery, parametersOf(promotion, settledMs)),
+    bets: (promotion, settledMs) => ask<ArmBet>(client, betsQuery, parametersOf(promotion, settledMs)),
     close: () => client.close(),
   }
 }
@@ -79,8 +94,8 @@ export const openLedger = (otlpUrl: string, clickhouseUrl: string): Ledger => {
 export const recordReplay = (otlpUrl: string, summary: GateSummary, id: string): Promise<void> =>
   send(otlpUrl, promotionSpans.replay, replayToAttributes(summary, id))
 
-/** A row as a promotion: anybody who may send spans can write one, so it is read like any other input. */
-const readPromotion = (id: string, text: string): Promotion => {
+/** A row as a promotion, or the hold on one: anybody who may send spans can write it, so it is read like any other input. */
+const readRow = <Row extends { readonly id: string }>(id: string, text: string, schema: z.ZodType<Row>): Row => {
   const fail = (problem: string): never => {
     throw new LedgerError('promotion-invalid', `reading promotion '${id}' from otel.promotions: ${problem}`)
   }
@@ -90,7 +105,7 @@ const readPromotion = (id: string, text: string): Promotion => {
   } catch (error) {
     return fail(`not JSON: ${(error as Error).message}`)
   }
-  const { success, data, error } = promotionSchema.safeParse(input)
+  const { success, data, error } = schema.safeParse(input)
   if (!success)
     return fail(
       error.issues
@@ -123,19 +138,25 @@ const failures = outcomeStatuses
   .map((status) => `'${status}'`)
   .join(', ')
 
+const amounts = ['cost_usd', 'latency_ms', 'ttft_ms'] as const
 const amountSum = (metric: string): string =>
   `('${metric}', 'known', sum(keep * ifNull(${metric}, 0)), sumIf(keep, ${metric} IS NOT NULL))`
 
-/** One row per arm, metric and way to fill in missing feedback; a cluster is a session, or a request without one. */
-const sumsQuery = `
-  SELECT arm, measure.1 AS metric, measure.2 AS fill, toFloat64(count()) AS clusters, sum(measure.3) AS total,
-    sum(measure.4) AS rows, sum(measure.3 * measure.3) AS totalSquared, sum(measure.3 * measure.4) AS totalRows,
-    sum(measure.4 * measure.4) AS rowsSquared
-  FROM (
+const parametersOf = ({ canary, started_at: from, gate }: Promotion, settledMs: number): Record<string, string> => ({
+  hash: canary.hash,
+  from,
+  settled: new Date(settledMs).toISOString(),
+  slow: String(gate.slow_above_ms ?? 0),
+  ...Object.fromEntries(amounts.map((name) => [`${name}_max`, String(boundOf(gate, name) ?? 1)])),
+})
+
+/** What each cluster's rows come to, by arm, metric and way to fill in missing feedback; it is a session, or a request without one. */
+const clustersQuery = `
     SELECT arm, arrayJoin([
       ('failed', 'known', sum(keep * (outcome IN (${failures}))), sum(keep)),
       ('abandoned', 'known', sum(keep * (outcome = 'client-abort')), sum(keep)),
-      ${['cost_usd', 'latency_ms', 'ttft_ms'].map(amountSum).join(',\n      ')},
+      ('slow', 'known', sum(keep * ifNull(latency_ms > {slow:Float64}, 0)), sumIf(keep, latency_ms IS NOT NULL)),
+      ${amounts.map(amountSum).join(',\n      ')},
       ('quality', 'known', sumIf(keep * score, settled AND judged), sumIf(keep, settled AND judged)),
       ('quality', 'zero', sumIf(keep * score, settled AND judged), sumIf(keep, settled)),
       ('quality', 'one', sumIf(keep * if(judged, score, 1), settled), sumIf(keep, settled))
@@ -147,12 +168,28 @@ const sumsQuery = `
       FROM (SELECT * FROM otel.routing_decisions FINAL
         WHERE policy_hash = {hash:String} AND decision_time >= parseDateTime64BestEffort({from:String}, 9)
           AND path[1] IN ('arm:production', 'arm:candidate')) AS d
-      LEFT JOIN (SELECT decision_id, toNullable(score) AS score FROM otel.feedback FINAL WHERE name = 'quality') AS f
+      LEFT JOIN (SELECT decision_id, toNullable(score) AS score FROM otel.feedback_by_decision WHERE name = 'quality') AS f
         ON d.decision_id = f.decision_id
     )
-    GROUP BY arm, cluster
-  )
+    GROUP BY arm, cluster`
+
+const sumsQuery = `
+  SELECT arm, measure.1 AS metric, measure.2 AS fill, toFloat64(count()) AS clusters, sum(measure.3) AS total,
+    sum(measure.4) AS rows, sum(measure.3 * measure.3) AS totalSquared, sum(measure.3 * measure.4) AS totalRows,
+    sum(measure.4 * measure.4) AS rowsSquared
+  FROM (${clustersQuery})
   GROUP BY arm, metric, fill`
+
+/** One row per arm, metric, fill and step of the bound; what exceeds the bound is counted with it. */
+const betsQuery = `
+  SELECT arm, measure.1 AS metric, measure.2 AS fill, round(least(1, mean) * ${rewardSteps}) / ${rewardSteps} AS reward,
+    toFloat64(count()) AS clusters, toFloat64(countIf(mean > 1)) AS beyond
+  FROM (
+    SELECT arm, measure, measure.3 / measure.4
+      / transform(measure.1, [${amounts.map((name) => `'${name}'`).join(', ')}], [${amounts.map((name) => `{${name}_max:Float64}`).join(', ')}], 1.0) AS mean
+    FROM (${clustersQuery}) WHERE measure.4 > 0
+  )
+  GROUP BY arm, metric, fill, reward`
 
 /** Sends one span; asked again with the same bytes, the collector stores it once. */
 const send = async (otlpUrl: string, name: string, attributes: Attributes): Promise<void> => {

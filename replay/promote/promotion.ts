@@ -8,6 +8,7 @@ import { metricNames } from '../estimate/metrics.ts'
 import type { Difference, Look } from './canary.ts'
 import { gateSchema } from './gate-file.ts'
 import type { GateSummary } from './gate-report.ts'
+import { type Holder, holderSchema } from './hold.ts'
 
 const nameLengthMax = 100
 
@@ -145,6 +146,15 @@ export const promotionToAttributes = (promotion: Promotion): Attributes => ({
   [n.promotionSeq]: promotion.seq,
   [n.promotionState]: promotion.state,
   [n.promotion]: JSON.stringify(promotion),
+})
+
+/** Who drives a promotion, as a state before its first, which never stands. */
+export const holdSchema = z.object({ id: z.string(), holder: holderSchema })
+export const holderToAttributes = (id: string, holder: Holder): Attributes => ({
+  [n.promotionId]: id,
+  [n.promotionSeq]: 0,
+  [n.promotionState]: 'held',
+  [n.promotion]: JSON.stringify({ id, holder }),
 })
 
 /** The attributes of the span that records a gate's judgement of a replay. */

@@ -12,14 +12,21 @@ const numericFeatures = Object.entries(columnFeatures)
   .filter(([, type]) => type === 'double')
   .map(([name]) => name as NumericFeature)
 
+/** The features with a column of their own, all or those that somebody will look at; the others are read as unknown. */
+export type ReadFeatures = ReadonlySet<string>
+export const allFeatures: ReadFeatures = new Set(Object.keys(columnFeatures))
+
 /** The columns beside `candidates.extra` that candidates are made of. */
-export const candidateColumns: readonly string[] = [
-  ...['model', 'eligible', 'exclusion', 'unknown', 'score', 'probability', 'provider', 'breaker'],
-  ...numericFeatures,
+export const candidateColumns = (features: ReadFeatures): readonly string[] => [
+  ...['model', 'eligible', 'exclusion', 'unknown', 'score', 'probability'],
+  ...[...allFeatures].filter((name) => features.has(name)),
 ]
 
 /** Reads the candidates of a row. */
-export const candidateReader = (block: Block): ((row: number) => DecisionRecord['candidates']) => {
+export const candidateReader = (
+  block: Block,
+  features: ReadFeatures,
+): ((row: number) => DecisionRecord['candidates']) => {
   const { ends } = columnOf(block, 'candidates.model', 'array')
   const items = <Kind extends 'text' | 'number'>(name: string, kind: Kind): Extract<Column, { kind: Kind }> => {
     const found = columnOf(block, `candidates.${name}`, 'array')
@@ -35,7 +42,7 @@ export const candidateReader = (block: Block): ((row: number) => DecisionRecord[
     items('unknown', 'text').values,
     items('score', 'number'),
   ]
-  const featuresOf = featureReader(items)
+  const featuresOf = featureReader(items, features)
   const [inputTokens, outputTokensMax] = [
     columnOf(block, 'request_input_tokens', 'number'),
     columnOf(block, 'request_output_tokens_max', 'number'),
@@ -79,38 +86,38 @@ const exclusionOf = (text: string, feature: string, neededTokens: number, featur
 
 type Items = <Kind extends 'text' | 'number'>(name: string, kind: Kind) => Extract<Column, { kind: Kind }>
 
-const featureReader = (items: Items): ((at: number) => DecisionRecord['candidates'][number]['features']) => {
-  const [provider, breaker, extra] = [
-    items('provider', 'text').values,
-    items('breaker', 'text').values,
-    items('extra', 'text').values,
-  ]
+const featureReader = (
+  items: Items,
+  wanted: ReadFeatures,
+): ((at: number) => DecisionRecord['candidates'][number]['features']) => {
+  const text = (name: string): readonly string[] | null => (wanted.has(name) ? items(name, 'text').values : null)
+  const [provider, breaker, extra] = [text('provider'), text('breaker'), items('extra', 'text').values]
   const extras = new Map<string, Features>()
   const extrasOf = (text: string): Features => {
     const parsed = extras.get(text) ?? jsonOf(text)
     if (extras.size < extrasKeptMax) extras.set(text, parsed)
     return parsed
   }
-  const of = Object.fromEntries(numericFeatures.map((name) => [name, items(name, 'number')])) as Record<
-    NumericFeature,
-    Numbers
-  >
+  const of = Object.fromEntries(
+    numericFeatures.map((name) => [name, wanted.has(name) ? items(name, 'number') : null]),
+  ) as Record<NumericFeature, Numbers | null>
+  const number = (column: Numbers | null, at: number): number | null => (column === null ? null : numberAt(column, at))
   return (at) => {
     const features = {
-      provider: provider[at] as string,
-      context_tokens_max: numberAt(of.context_tokens_max, at),
-      input_usd_per_mtok: numberAt(of.input_usd_per_mtok, at),
-      output_usd_per_mtok: numberAt(of.output_usd_per_mtok, at),
-      cost_usd: numberAt(of.cost_usd, at),
-      quality: numberAt(of.quality, at),
-      output_tokens_expected: numberAt(of.output_tokens_expected, at),
-      ttft_ms: numberAt(of.ttft_ms, at),
-      tokens_per_s: numberAt(of.tokens_per_s, at),
-      latency_ms: numberAt(of.latency_ms, at),
-      error_rate: numberAt(of.error_rate, at),
-      samples: numberAt(of.samples, at),
-      in_flight: numberAt(of.in_flight, at),
-      breaker: breaker[at] as string,
+      provider: provider === null ? null : (provider[at] as string),
+      context_tokens_max: number(of.context_tokens_max, at),
+      input_usd_per_mtok: number(of.input_usd_per_mtok, at),
+      output_usd_per_mtok: number(of.output_usd_per_mtok, at),
+      cost_usd: number(of.cost_usd, at),
+      quality: number(of.quality, at),
+      output_tokens_expected: number(of.output_tokens_expected, at),
+      ttft_ms: number(of.ttft_ms, at),
+      tokens_per_s: number(of.tokens_per_s, at),
+      latency_ms: number(of.latency_ms, at),
+      error_rate: number(of.error_rate, at),
+      samples: number(of.samples, at),
+      in_flight: number(of.in_flight, at),
+      breaker: breaker === null ? null : (breaker[at] as string),
     } satisfies Record<keyof typeof columnFeatures, string | number | null>
     return extra[at] === '' ? features : { ...features, ...extrasOf(extra[at] as string) }
   }

@@ -9,26 +9,26 @@ import {
   reasons,
   streamEnds,
 } from '../../router/policy/record.ts'
-import { candidateColumns, candidateReader } from './candidates.ts'
+import { allFeatures, candidateColumns, candidateReader, type ReadFeatures } from './candidates.ts'
 import { type Block, blocksOf, boundsOf, columnOf, type Numbers, numberAt, unexpected } from './native.ts'
 import { parseRecord } from './parse.ts'
 
-/** What to select from `otel.routing_decisions` for `recordsOf`; the feedback, `quality` and `quality_judge`, is joined to it. */
-export const recordColumns: readonly string[] = [
+/** What to select from `otel.routing_decisions` for `recordsOf` of the same features; the feedback, `quality` and `quality_judge`, is joined to it. */
+export const recordColumns = (features: ReadFeatures): readonly string[] => [
   'toString(decision_id) AS id',
   'toFloat64(toUnixTimestamp64Milli(decision_time)) AS time_ms',
   ...['session', 'engine', 'policy_name', 'policy_hash', 'path'],
   ...['requested_model', 'request_input_tokens', 'request_output_tokens_max', 'stream', 'tier', 'tenant', 'user'],
   'mapKeys(tags) AS `tags.keys`',
   'mapValues(tags) AS `tags.values`',
-  ...candidateColumns.map((name) => `\`candidates.${name}\``),
+  ...candidateColumns(features).map((name) => `\`candidates.${name}\``),
   "CAST(`candidates.extra`, 'Array(LowCardinality(String))') AS `candidates.extra`",
   ...['chosen_model', 'reason', 'explored', 'plan', 'keep_probability'],
   ...['outcome', 'served_model', 'attempts', 'http_status', 'error_type', 'cost_usd', 'cost_source'],
   ...['latency_ms', 'ttft_ms', 'input_tokens', 'output_tokens', 'tokens_source', 'stream_end', 'irregular'],
 ]
 
-type Scores = Pick<Outcome, 'quality' | 'quality_judge'>
+type Scores = Pick<Outcome, 'quality' | 'quality_judge' | 'quality_time'>
 type Feedback = (row: number) => Partial<Scores>
 
 /** The scores of a row that there are, by people and by a judge model, as qualities between 0 and 1. */
@@ -36,12 +36,15 @@ const feedbackReader = (block: Block): Feedback => {
   const columns = (['quality', 'quality_judge'] as const).map(
     (name) => [name, columnOf(block, name, 'number')] as const,
   )
+  const times = block.columns.has('quality_time_ms') ? columnOf(block, 'quality_time_ms', 'number') : null
   return (row) => {
-    const scores: { -readonly [Name in keyof Scores]?: number } = {}
+    const scores: { -readonly [Name in keyof Scores]?: Scores[Name] } = {}
     for (const [name, column] of columns) {
       const score = numberAt(column, row)
       if (score !== null) scores[name] = Math.min(1, Math.max(0, score))
     }
+    const timeMs = times && numberAt(times, row)
+    if (timeMs !== null) scores.quality_time = timeOf(timeMs)
     return scores
   }
 }
@@ -52,11 +55,11 @@ const withFeedback = (record: DecisionRecord, feedback: Partial<Scores>): Decisi
 /**
  * The records in a result in Native format of `recordColumns` and the feedback, by time and then by id. They are made one by one
  * as they are asked for, because a record that is let go before the next is made costs the collector of garbage nothing.
- * Throws a SourceError where the bytes are not such a result.
+ * Throws a SourceError where the bytes are not such a result. Features with a column that is not among `features` are null.
  */
-export function* recordsOf(result: ArrayBuffer): Generator<DecisionRecord> {
+export function* recordsOf(result: ArrayBuffer, features = allFeatures): Generator<DecisionRecord> {
   const blocks = [...blocksOf(result)]
-  const readers = blocks.map(rowReader)
+  const readers = blocks.map((block) => rowReader(block, features))
   let good = 0
   for (const { block, row } of inOrder(blocks)) yield (readers[block] as RowReader)(row, good++)
 }
@@ -88,16 +91,28 @@ const statusOf = oneOf(outcomeStatuses, 'outcome.status')
 const sourceOf = oneOf(numberSources, 'outcome source')
 const streamEndOf = oneOf(streamEnds, 'outcome.stream_end')
 
+const minuteMs = 60_000
+/** The minute said last: rows come by time, and most of what a date says is the same for thousands. */
+let minute = { fromMs: Number.NaN, text: '' }
+
 const timeOf = (ms: number): string => {
+  const withinMs = ms - minute.fromMs
+  if (!(withinMs >= 0 && withinMs < minuteMs)) minute = minuteOf(ms)
+  const tail = String(100_000 + ms - minute.fromMs)
+  return `${minute.text}${tail.slice(1, 3)}.${tail.slice(3)}Z`
+}
+
+const minuteOf = (ms: number): typeof minute => {
+  const fromMs = Math.floor(ms / minuteMs) * minuteMs
   try {
-    return new Date(ms).toISOString()
+    return { fromMs, text: new Date(fromMs).toISOString().slice(0, -'00.000Z'.length) }
   } catch {
     throw unexpected(`decision_time: found ${ms}; wanted milliseconds of the epoch`)
   }
 }
 
 /** Reads row by row what a block holds by column. */
-const rowReader = (block: Block): RowReader => {
+const rowReader = (block: Block, features: ReadFeatures): RowReader => {
   const numbers = (name: string): Numbers => columnOf(block, name, 'number')
   const texts = (name: string): readonly string[] => columnOf(block, name, 'text').values
   const irregular = columnOf(block, 'irregular', 'text')
@@ -105,7 +120,11 @@ const rowReader = (block: Block): RowReader => {
   const [policyName, policyHash, path] = [texts('policy_name'), texts('policy_hash'), listReader(block, 'path')]
   const [chosen, reason, explored] = [texts('chosen_model'), texts('reason'), numbers('explored').values]
   const [plan, keepProbability] = [listReader(block, 'plan'), numbers('keep_probability').values]
-  const [requestOf, candidatesOf, outcomeOf] = [requestReader(block), candidateReader(block), outcomeReader(block)]
+  const [requestOf, candidatesOf, outcomeOf] = [
+    requestReader(block),
+    candidateReader(block, features),
+    outcomeReader(block),
+  ]
   const feedbackOf = feedbackReader(block)
   return (row, readBefore) => {
     if (irregular.nulls?.[row] !== 1) {

@@ -3,7 +3,13 @@
 import type { DecisionRecord } from '../../router/policy/record.ts'
 
 /** Which records: by time (ISO 8601; from inclusive, to exclusive) and by logged policy, by name or by hash or its start. */
-export type Selection = { readonly from?: string; readonly to?: string; readonly against?: string }
+export type Selection = {
+  readonly from?: string
+  readonly to?: string
+  readonly against?: string
+  /** Whether records also say when their feedback came. */
+  readonly feedbackTimes?: boolean
+}
 
 const hashPrefix = 'sha256:'
 const hashLengthMin = 8
@@ -32,7 +38,7 @@ export const conditions = ({ from, to, against }: Selection): string =>
   ].join(' ')
 
 /** What the condition's parameters are. */
-export const parametersOf = (selection: Selection): Readonly<Record<string, string>> => ({
+export const parametersOf = ({ feedbackTimes: _, ...selection }: Selection): Readonly<Record<string, string>> => ({
   ...selection,
   digits: selection.against?.replace(hashPrefix, '') ?? '',
 })

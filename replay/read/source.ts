@@ -5,10 +5,13 @@ import { createReadStream } from 'node:fs'
 import { open } from 'node:fs/promises'
 import { type ClickHouseClient, ClickHouseLogLevel, createClient } from '@clickhouse/client'
 import type { DecisionRecord } from '../../router/policy/record.ts'
+import { lastMomentOf } from '../estimate/feedback.ts'
 import type { LoggedPolicy } from '../redecide/verify.ts'
+import { allFeatures, type ReadFeatures } from './candidates.ts'
 import { parseRecord, SourceError } from './parse.ts'
 import { recordColumns, recordsOf } from './rows.ts'
 import { conditions, isSelected, parametersOf, type Selection } from './selection.ts'
+import { isRecord, lastMomentSql, never, sliceSql, startsSql } from './slice-sql.ts'
 
 export { type Selection, SourceError }
 
@@ -17,10 +20,7 @@ const byteOrderMark = /^\uFEFF/
 const requestTimeoutMs = 300_000
 /** Records in a batch: few enough to be forgotten while they are young, which halves the work of the collector of garbage. */
 const batchRecords = 512
-/** Rows of a slice, as long as they do not share one moment. */
-const sliceRows = 32_768
 const sliceBytesMax = 2 ** 30
-const never = '2262-04-11 00:00:00'
 
 export type Source = {
   readonly name: string
@@ -30,15 +30,17 @@ export type Source = {
   /** The same records, some thousands at a time. */
   readonly batches: (onProgress?: (done: number) => void) => AsyncIterable<readonly DecisionRecord[]>
   /**
-   * The same, not yet decoded: `recordsOf(slice.bytes)` are the records. Null where records are lines. Nothing decided after
+   * The same, not yet decoded: `recordsOf(slice.bytes, features)` are the records. Null where records are lines. Nothing decided after
    * `untilMs` (since 1970) is in them: a log that is still being written can be read twice.
    */
-  readonly slices: ((untilMs?: number) => AsyncIterable<Slice>) | null
+  readonly slices: ((untilMs?: number, features?: ReadFeatures) => AsyncIterable<Slice>) | null
   /** Asks the server about the same records, `selected` in SQL being their condition; null where there is none to ask. */
   readonly ask: (<Row>(sql: (selected: string) => string) => Promise<Row[]>) | null
   /** The few of these records that a condition in SQL holds for; null where there is no server to ask. */
   readonly find: ((condition: string) => Promise<DecisionRecord[]>) | null
   readonly policies: () => Promise<LoggedPolicy[]>
+  /** The last moment that the log knows of, whatever is selected: a decision or a feedback, milliseconds since 1970. */
+  readonly lastMomentMs: () => Promise<number>
   readonly close: () => Promise<void>
 }
 
@@ -85,6 +87,7 @@ const fileSource = (path: string, selection: Selection): Source => {
     ask: null,
     find: null,
     policies: async () => [],
+    lastMomentMs: () => lastMomentOf(fileBatches(path, {})),
     close: async () => {},
   }
 }
@@ -157,22 +160,19 @@ async function* lines(path: string): AsyncGenerator<{ line: string; bytesRead: n
   if (restBytes > 0) yield { line: Buffer.concat(rest).toString('utf8'), bytesRead: stream.bytesRead }
 }
 
-/** Rows that are records: those without one are spans of something else. */
-const isRecord = "(irregular IS NULL OR irregular != '')"
-
 const clickhouseSource = (url: string, selection: Selection): Source => {
   const client = createClient({ url, request_timeout: requestTimeoutMs, log: { level: ClickHouseLogLevel.OFF } })
   const query_params = parametersOf(selection)
   const ask = <T>(query: string) => answer<T>(client, url, { query_params, query })
-  const within = (start: string, end: string, also = ''): Promise<ArrayBuffer> =>
+  const within = (start: string, end: string, also = '', features = allFeatures): Promise<ArrayBuffer> =>
     bytesOf(client, url, {
-      query: sliceSql(`${conditions(selection)} ${also}`),
+      query: sliceSql(recordColumns(features), `${conditions(selection)} ${also}`, selection.feedbackTimes === true),
       query_params: { ...query_params, start, end },
     })
-  const slices = async function* (untilMs = Infinity): AsyncGenerator<Slice> {
+  const slices = async function* (untilMs = Infinity, features = allFeatures): AsyncGenerator<Slice> {
     const starts = await ask<{ start: string; end: string; rows: number }>(startsSql(conditions(selection), untilMs))
     const read = async ({ start, end, rows }: (typeof starts)[number]): Promise<Slice> => ({
-      bytes: await within(start, end),
+      bytes: await within(start, end, '', features),
       rows,
       end,
     })
@@ -207,36 +207,9 @@ const clickhouseSource = (url: string, selection: Selection): Source => {
     ask: (sql) => ask(sql(`${isRecord} ${conditions(selection)}`)),
     find: async (condition) => [...recordsOf(await within('1900-01-01 00:00:00', never, `AND ${condition}`))],
     policies: () => ask<LoggedPolicy>('SELECT hash, name, source FROM otel.policies FINAL'),
+    lastMomentMs: async () => Number((await ask<{ at: string }>(lastMomentSql))[0]?.at ?? Number.NaN),
     close: () => client.close(),
   }
-}
-
-/** Where slices of about equally many rows begin and end, from the times alone. */
-const startsSql = (where: string, untilMs: number): string => `
-  WITH ${Number.isFinite(untilMs) ? `fromUnixTimestamp64Milli(toInt64(${untilMs + 1}))` : `toDateTime64('${never}', 3)`} AS over,
-    (SELECT arraySort(groupArray(decision_time)) FROM otel.routing_decisions WHERE decision_time < over ${where}) AS times,
-    arrayDistinct(arrayMap(at -> times[at], range(1, length(times) + 1, ${sliceRows}))) AS starts
-  SELECT toString(start) AS start, if(at = length(starts), toString(over), toString(starts[at + 1])) AS end,
-    toFloat64(least(${sliceRows}, length(times) - (at - 1) * ${sliceRows})) AS rows
-  FROM (SELECT 1) ARRAY JOIN starts AS start, arrayEnumerate(starts) AS at ORDER BY at`
-
-/** Feedback is looked up for the decisions of the slice only: all of it, once for each slice, would grow as the square of the log. */
-const sliceSql = (where: string): string => {
-  const within = `decision_time >= toDateTime64({start: String}, 9) AND decision_time < toDateTime64({end: String}, 9) ${where}`
-  return `
-    SELECT d.*, f.quality AS quality, f.quality_judge AS quality_judge
-    FROM (
-      SELECT ${recordColumns.join(', ')} FROM otel.routing_decisions FINAL WHERE ${isRecord} AND ${within}
-    ) AS d
-    LEFT JOIN (
-      SELECT toString(decision_id) AS judged, anyIf(toNullable(score), name = 'quality') AS quality,
-        anyIf(toNullable(score), name = 'quality_judge') AS quality_judge
-      FROM otel.feedback FINAL
-      WHERE name IN ('quality', 'quality_judge')
-        AND decision_id IN (SELECT decision_id FROM otel.routing_decisions WHERE ${within})
-      GROUP BY decision_id
-    ) AS f ON d.id = f.judged
-    FORMAT Native`
 }
 
 /** The whole answer to a query in a buffer of its own. */

@@ -1,14 +1,13 @@
-// A piece of the log as columns: everything that candidates share. What a row's models can be expected to do is looked up
-// once here, and each candidate policy then only adds its own probabilities.
-import { draw } from '../../router/policy/chance.ts'
+// A piece of the log as columns: everything that candidates share, and what each candidate decides. A record is read, decided
+// again and forgotten, so that it dies young; the columns are then gone through in the order of their groups, whose sums are many.
+import type { Judged } from '../../router/policy/decide.ts'
 import type { DecisionRecord, FeatureValue } from '../../router/policy/record.ts'
-import { isCutShort, metricCount, metricNames, metrics, spreadMetrics } from '../estimate/metrics.ts'
+import { isCutShort, type MetricName, metricCount, metricNames, metrics } from '../estimate/metrics.ts'
 import { cellsOf } from '../estimate/outcome-cells.ts'
-import { type OutcomeModel, predictorOf } from '../estimate/outcome-model.ts'
-import { addAt, type Bins, binOf, quantileGroups } from '../estimate/quantiles.ts'
-import { clusterOf, groupOfCluster } from './clusters.ts'
+import { type OutcomeFit, type OutcomeModel, predictorOf } from '../estimate/outcome-model.ts'
+import { groupOfCluster } from './clusters.ts'
 import { readOutcomes } from './outcomes.ts'
-import { impossibility, lookup, noneArm, type Survey } from './survey.ts'
+import { lookup, noneArm, type Survey } from './survey.ts'
 
 /** What a survey says about outcomes, ready for use. */
 export type Fit = {
@@ -17,6 +16,11 @@ export type Fit = {
   readonly models: readonly (OutcomeModel | null)[]
   /** All over known outcomes of a model's rows, at metric × arms + arm: a model whose users rarely answer keeps its weight. */
   readonly keepRatio: Float64Array
+  /** The metrics with an outcome, and what the router predicts of each. */
+  readonly measured: readonly number[]
+  readonly predictedBy: readonly (string | null)[]
+  readonly armOf: ReadonlyMap<string, number>
+  readonly look: ReturnType<typeof lookup>
   /** By metric: whether some rows have no outcome. */
   readonly isPartial: readonly boolean[]
   readonly middleMs: number
@@ -44,14 +48,24 @@ export const fitOf = (survey: Survey): Fit => {
     survey,
     models: survey.outcomeFits.map((fit) => fit && predictorOf(fit)),
     keepRatio,
+    measured: metricNames.flatMap((_, metric) => (survey.outcomeFits[metric] ? [metric] : [])),
+    predictedBy: metricNames.map((name) => metrics[name].predictedBy),
+    armOf: new Map(armNames.map((name, at) => [name, at])),
+    look: lookup(survey),
     isPartial: metricNames.map((_, metric) => (cells.known[metric] as number) < rows),
     middleMs: (survey.fromMs + survey.toMs) / 2,
   }
 }
 
+/** Rows gone through at a time: several of each group, so that a group's sums are in the processor's cache when they are added to. */
+const chunkRows = 8192
+/** Their models, the choice of nothing counted as one. */
+const chunkEntries = 65_536
+
+/** Some rows of the log, their records forgotten. It is filled again and again. */
 export type Chunk = {
-  readonly rows: number
-  readonly records: readonly DecisionRecord[]
+  rows: number
+  readonly ids: string[]
   readonly group: Int32Array
   /** 1/ρ. */
   readonly keep: Float64Array
@@ -62,6 +76,8 @@ export type Chunk = {
   readonly later: Uint8Array
   /** 1 where the latency is only a lower bound. */
   readonly cutShort: Uint8Array
+  /** 1 where the row belongs to a session. */
+  readonly isTurn: Uint8Array
   /** Row i's models are entries offset[i] … offset[i + 1], in the record's order; the last is the choice of nothing. */
   readonly offset: Int32Array
   /** The entry of the logged choice. */
@@ -77,123 +93,157 @@ export type Chunk = {
   readonly unpredicted: Uint8Array
   /** At row × metrics + metric: Σ_a π_b q. */
   readonly expectedProduction: Float64Array
-  /** At row × amounts + amount: the bin of the distribution that its value falls into. */
-  readonly bins: Uint16Array
-  /** A number by which rows are drawn for the report, the same for every candidate. */
-  readonly lot: Float64Array
   /** What the router predicted an entry to cost, US dollars; NaN where unknown. */
   readonly costUsd: Float64Array
+  readonly redecided: readonly Redecided[]
 }
+
+/** What a candidate makes of a chunk's rows. */
+export type Redecided = {
+  /** π_e by entry. */
+  readonly probability: Float64Array
+  /** The entry that it chooses. */
+  readonly chosen: Int32Array
+  /** w of the logged choice. */
+  readonly weight: Float64Array
+}
+
+/** An empty chunk for so many candidates. */
+export const startChunk = (candidates: number, rows = chunkRows, entries = chunkEntries): Chunk => ({
+  rows: 0,
+  ids: [],
+  group: new Int32Array(rows),
+  keep: new Float64Array(rows),
+  arm: new Int32Array(rows),
+  kind: new Int32Array(rows),
+  later: new Uint8Array(rows),
+  cutShort: new Uint8Array(rows),
+  isTurn: new Uint8Array(rows),
+  offset: new Int32Array(rows + 1),
+  chosen: new Int32Array(rows),
+  entryArm: new Int32Array(entries),
+  production: new Float64Array(entries),
+  outcomes: new Float64Array(rows * metricCount),
+  expected: new Float64Array(entries * metricCount),
+  unpredicted: new Uint8Array(entries * metricCount),
+  expectedProduction: new Float64Array(rows * metricCount),
+  costUsd: new Float64Array(entries),
+  redecided: Array.from({ length: candidates }, () => ({
+    probability: new Float64Array(entries),
+    chosen: new Int32Array(rows),
+    weight: new Float64Array(rows),
+  })),
+})
+
+/** Whether there is room for a row with so many models. */
+export const hasRoom = ({ rows, keep, offset, production }: Chunk, models: number): boolean =>
+  rows < keep.length && (offset[rows] as number) + models < production.length
 
 const numberOf = (value: FeatureValue | undefined): number => (typeof value === 'number' ? value : Number.NaN)
 
-/** Builds the columns of those `records` that are possible; repeated ones must be gone already. */
-export const chunkOf = (fit: Fit, records: readonly DecisionRecord[]): Chunk => {
-  const possible = records.filter((record) => impossibility(record) === null)
-  const rows = possible.length
-  const entries = possible.reduce((sum, { candidates }) => sum + candidates.length + 1, 0)
-  const chunk = {
-    rows,
-    records: possible,
-    group: new Int32Array(rows),
-    keep: new Float64Array(rows),
-    arm: new Int32Array(rows),
-    kind: new Int32Array(rows),
-    later: new Uint8Array(rows),
-    cutShort: new Uint8Array(rows),
-    offset: new Int32Array(rows + 1),
-    chosen: new Int32Array(rows),
-    entryArm: new Int32Array(entries),
-    production: new Float64Array(entries),
-    outcomes: new Float64Array(rows * metricCount),
-    expected: new Float64Array(entries * metricCount),
-    unpredicted: new Uint8Array(entries * metricCount),
-    expectedProduction: new Float64Array(rows * metricCount),
-    bins: new Uint16Array(rows * spreadMetrics.length),
-    lot: new Float64Array(rows),
-    costUsd: new Float64Array(entries),
-  }
-  const look = lookup(fit.survey)
-  const armOf = new Map(fit.survey.armNames.map((name, at) => [name, at]))
-  for (const [row, record] of possible.entries()) {
-    const cell = look(record)
-    chunk.group[row] = groupOfCluster(fit.survey.clusters, clusterOf(fit.survey.clusters, record))
-    chunk.keep[row] = 1 / record.keep_probability
-    chunk.arm[row] = cell.arm
-    chunk.kind[row] = cell.kind
-    chunk.later[row] = Number(Date.parse(record.time) >= fit.middleMs)
-    chunk.cutShort[row] = Number(isCutShort(record))
-    readOutcomes(fit.survey, record, cell.arm, chunk.outcomes, row * metricCount)
-    chunk.lot[row] = draw(record.id, 'replay', 'sample')
-    fillBins(chunk, row)
-    fillEntries(fit, chunk, row, record, cell, armOf)
-  }
-  return chunk
+/** Adds a row, which must be possible and have room, with what each candidate decides of it. */
+export const addRow = (fit: Fit, chunk: Chunk, record: DecisionRecord, decided: readonly Judged[]): void => {
+  const row = chunk.rows++
+  const cell = fit.look(record)
+  chunk.ids[row] = record.id
+  chunk.group[row] = groupOfCluster(fit.survey.clusters, cell.cluster)
+  chunk.keep[row] = 1 / record.keep_probability
+  chunk.arm[row] = cell.arm
+  chunk.kind[row] = cell.kind
+  chunk.later[row] = Number(Date.parse(record.time) >= fit.middleMs)
+  chunk.cutShort[row] = Number(isCutShort(record))
+  chunk.isTurn[row] = Number(record.session !== '')
+  readOutcomes(fit.survey, record, cell.arm, chunk.outcomes, row * metricCount)
+  const from = chunk.offset[row] as number
+  const last = from + record.candidates.length
+  chunk.offset[row + 1] = last + 1
+  chunk.chosen[row] = last
+  for (let entry = from; entry <= last; entry++) addEntry(fit, chunk, row, entry, record, entry - from)
+  addExpected(fit, chunk, row, cell)
+  for (let at = 0; at < decided.length; at++)
+    addDecided(chunk, row, decided[at] as Judged, chunk.redecided[at] as Redecided)
 }
 
-const fillBins = ({ bins, outcomes }: Pick<Chunk, 'bins' | 'outcomes'>, row: number): void => {
-  for (const [place, { metric, scale }] of spreadMetrics.entries()) {
-    const value = outcomes[row * metricCount + metricNames.indexOf(metric)] as number
-    if (!Number.isNaN(value)) bins[row * spreadMetrics.length + place] = binOf(value * scale)
+const addEntry = (fit: Fit, chunk: Chunk, row: number, entry: number, record: DecisionRecord, at: number): void => {
+  const candidate = record.candidates[at]
+  chunk.entryArm[entry] = fit.armOf.get(candidate?.model ?? noneArm) ?? 0
+  chunk.production[entry] = candidate?.probability ?? Number(record.chosen === null)
+  chunk.costUsd[entry] = candidate ? numberOf(candidate.features.cost_usd) : 0
+  if (candidate && candidate.model === record.chosen) chunk.chosen[row] = entry
+  if (chunk.production[entry] === 0) addPredicted(chunk, entry, candidate)
+}
+
+/** What the router predicted of what production never tries. To serve nothing costs nothing; how long that takes is not predicted. */
+const addPredicted = (
+  { expected, unpredicted }: Chunk,
+  entry: number,
+  candidate: DecisionRecord['candidates'][number] | undefined,
+): void => {
+  for (let metric = 0; metric < metricCount; metric++) {
+    const { predictedBy } = metrics[metricNames[metric] as MetricName]
+    if (!predictedBy) continue
+    const nothing = predictedBy === 'cost_usd' ? 0 : Number.NaN
+    const known = candidate ? numberOf(candidate.features[predictedBy]) : nothing
+    expected[entry * metricCount + metric] = known
+    unpredicted[entry * metricCount + metric] = Number(Number.isNaN(known))
   }
 }
 
-const fillEntries = (
-  { models }: Fit,
+/** The outcome model's word on every entry, metric by metric. */
+const addExpected = (
+  { survey, predictedBy }: Fit,
   chunk: Chunk,
   row: number,
-  { candidates, chosen }: DecisionRecord,
-  { fold, octave, kind }: { fold: number; octave: number; kind: number },
-  armOf: ReadonlyMap<string, number>,
+  { fold, octave, kind }: { readonly fold: number; readonly octave: number; readonly kind: number },
 ): void => {
-  const from = chunk.offset[row] as number
-  const { expected, unpredicted, expectedProduction } = chunk
-  for (let at = 0; at <= candidates.length; at++) {
-    const entry = from + at
-    const candidate = candidates[at]
-    const model = candidate?.model ?? noneArm
-    const arm = armOf.get(model) ?? 0
-    const production = candidate?.probability ?? Number(chosen === null)
-    chunk.entryArm[entry] = arm
-    chunk.production[entry] = production
-    chunk.costUsd[entry] = candidate ? numberOf(candidate.features.cost_usd) : 0
-    if (model === (chosen ?? noneArm)) chunk.chosen[row] = entry
-    for (let metric = 0; metric < metricCount; metric++) {
-      const q = models[metric]
-      if (!q) continue
-      let value = q(fold, arm, octave, kind)
-      const { predictedBy } = metrics[metricNames[metric] as (typeof metricNames)[number]]
-      if (production === 0 && predictedBy) {
-        // To serve nothing costs nothing; how long that takes is not predicted.
-        const known = candidate
-          ? numberOf(candidate.features[predictedBy])
-          : predictedBy === 'cost_usd'
-            ? 0
-            : Number.NaN
-        if (Number.isNaN(known)) unpredicted[entry * metricCount + metric] = 1
-        else value = known
+  const { expected, unpredicted, production, entryArm } = chunk
+  const [from, to] = [chunk.offset[row] as number, chunk.offset[row + 1] as number]
+  for (let metric = 0; metric < metricCount; metric++) {
+    const fitted = survey.outcomeFits[metric]
+    let sum = 0
+    if (fitted) {
+      const { mean, byArm, byOctave, byKind } = fitted.effects[fold] as OutcomeFit['effects'][number]
+      const { octaves, kinds } = fitted.extent
+      for (let entry = from; entry < to; entry++) {
+        const place = entry * metricCount + metric
+        const b = production[entry] as number
+        if (b !== 0 || !predictedBy[metric] || unpredicted[place] === 1) {
+          const arm = entryArm[entry] as number
+          expected[place] =
+            mean +
+            (byArm[arm] as number) +
+            (byOctave[arm * octaves + octave] as number) +
+            (byKind[arm * kinds + kind] as number)
+          if (b !== 0) unpredicted[place] = 0
+        }
+        sum += b * (expected[place] as number)
       }
-      expected[entry * metricCount + metric] = value
-      const place = row * metricCount + metric
-      expectedProduction[place] = (expectedProduction[place] as number) + production * value
     }
+    chunk.expectedProduction[row * metricCount + metric] = sum
   }
-  chunk.offset[row + 1] = from + candidates.length + 1
 }
 
-/** Adds a row to the distributions of amounts, with its mass: k for production, k w for a candidate. */
-export const addSpread = (fit: Fit, chunk: Chunk, at: number, weight: number, bins: readonly Bins[]): void => {
-  if (weight === 0) return
-  const arm = chunk.arm[at] as number
-  const group = (chunk.group[at] as number) % quantileGroups
-  for (let place = 0; place < spreadMetrics.length; place++) {
-    const { metric: name, scale } = spreadMetrics[place] as (typeof spreadMetrics)[number]
-    const metric = metricNames.indexOf(name)
-    const value = chunk.outcomes[at * metricCount + metric] as number
-    if (Number.isNaN(value)) continue
-    const k = (chunk.keep[at] as number) * (fit.keepRatio[metric * fit.survey.armNames.length + arm] as number)
-    const isCut = name === 'latency_ms' && chunk.cutShort[at] === 1
-    const seen = chunk.bins[at * spreadMetrics.length + place] as number
-    addAt(bins[place] as Bins, group, seen, value * scale, k * weight, isCut)
+const addDecided = (chunk: Chunk, row: number, judged: Judged, { probability, chosen }: Redecided): void => {
+  const from = chunk.offset[row] as number
+  const { probabilities } = judged
+  const last = from + probabilities.length
+  for (let at = 0; at < probabilities.length; at++) probability[from + at] = probabilities[at] as number
+  probability[last] = Number(judged.chosen === -1)
+  chosen[row] = judged.chosen === -1 ? last : from + judged.chosen
+}
+
+/** The rows, those of one group after another. */
+export const rowsByGroup = ({ rows, group }: Chunk, groups: number): Int32Array => {
+  const ends = new Int32Array(groups + 1)
+  for (let row = 0; row < rows; row++)
+    ends[(group[row] as number) + 1] = (ends[(group[row] as number) + 1] as number) + 1
+  for (let at = 0; at < groups; at++) ends[at + 1] = (ends[at + 1] as number) + (ends[at] as number)
+  const order = new Int32Array(rows)
+  for (let row = 0; row < rows; row++) {
+    const at = group[row] as number
+    const place = ends[at] as number
+    order[place] = row
+    ends[at] = place + 1
   }
+  return order
 }

@@ -17,7 +17,8 @@ const [tab, newline] = [9, 10]
 export type Decided = Pick<DecisionRecord, 'candidates' | 'chosen' | 'reason' | 'explored' | 'path' | 'plan'>
 
 const hexDigits = Buffer.from('0123456789ABCDEF')
-const bits = new DataView(new ArrayBuffer(8))
+const bits = new Float64Array(1)
+const octets = new Uint8Array(bits.buffer)
 /** Used again for every record: a buffer of its own for each would cost more than the hash. */
 let bytes = Buffer.allocUnsafe(bytesAtFirst)
 
@@ -29,9 +30,9 @@ const write = (text: string, at: number): number => {
 
 /** The eight bytes of a number from the least, as ClickHouse's `hex` gives them; JSON knows no negative zero. */
 const writeBits = (value: number, at: number): number => {
-  bits.setFloat64(0, value + 0, true)
+  bits[0] = value + 0
   for (let byte = 0; byte < 8; byte++) {
-    const octet = bits.getUint8(byte)
+    const octet = octets[byte] as number
     bytes[at + 2 * byte] = hexDigits[octet >> 4] as number
     bytes[at + 2 * byte + 1] = hexDigits[octet & 15] as number
   }

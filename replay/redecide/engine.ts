@@ -2,7 +2,6 @@
 // sums stay. A source that comes as slices of bytes is dealt to worker threads; one that comes as lines is decided here. A
 // source that is small is kept in between, so that it is read once.
 import { availableParallelism } from 'node:os'
-import { Worker } from 'node:worker_threads'
 import type { Policy } from '../../router/policy/policy.ts'
 import type { DecisionRecord } from '../../router/policy/record.ts'
 import { SqlDeclined } from '../../router/policy/sql-text.ts'
@@ -12,24 +11,22 @@ import { recordsOf } from '../read/rows.ts'
 import type { Slice, Source } from '../read/source.ts'
 import type { Reexecuted } from '../reexec/answers.ts'
 import { type Checkpoint, checkpointAt } from './checkpoint.ts'
+import { gatherInThreads } from './crew.ts'
 import { type Gathered, mergeGathered, startGathering } from './gather.ts'
 import { gatherSql } from './gather-sql.ts'
+import { completeSamples, featuresNeeded } from './needed.ts'
 import { isToldRight, noneArm, type Survey, startRetelling, startSurvey } from './survey.ts'
 import { surveySql } from './survey-sql.ts'
 import { type LoggedPolicy, shelve } from './verify.ts'
-import type { WorkerAnswer, WorkerInput, WorkerTask } from './worker.ts'
+import type { WorkerInput } from './worker.ts'
 
 /** Records of a source of lines that are kept between the passes. */
 const keptRecordsMax = 100_000
 export const threadsMax = 64
 /** Every pair of models has its sums; a log with more holds something else where the model should be. */
 const modelsMax = 1000
-/** A thread holds sums, and a few hundred records at a time. */
-const resourceLimits = { maxOldGenerationSizeMb: 1024, maxYoungGenerationSizeMb: 32 }
-/** Slices that wait for a thread, per thread: one being decided, one ready. */
-const slicesAhead = 2
 const unusual =
-  "a log with repeated ids, impossible probabilities, rows that only their records say in full, draws by user or tenant, or a judge model's scores"
+  "a log with repeated ids, impossible probabilities, rows that only their records say in full, draws by user or tenant, a judge model's scores, or a horizon of feedback"
 /**
  * Below so many rows `auto` decides here: a query takes a second to be planned, and what is decided here is proved to the bit, in
  * SQL to 1e-12.
@@ -100,8 +97,11 @@ export const surveyLog = async (
       const file = options.checkpoint
       const made = reexecuted ? [...sources, reexecuted.digest] : sources
       const checkpoint = file === undefined ? null : checkpointAt(file, source.name, survey, made)
-      const input = { survey, policies, candidates: sources, reexecuted }
-      return gatherInRounds(input, slices(survey.toMs), threads, checkpoint, options)
+      const features = featuresNeeded([...policies, ...candidates])
+      const input = { survey, policies, candidates: sources, reexecuted, features }
+      const gathered = await gatherInRounds(input, slices(survey.toMs, features), threads, checkpoint, options)
+      await completeSamples(gathered, candidates, source)
+      return gathered
     }
     const gathering = startGathering(survey, shelve(policies, survey.features), candidates, reexecuted)
     await each(read(survey.toMs), gathering.add, 'decide', options.onProgress)
@@ -222,77 +222,4 @@ const gatherInRounds = async (
   if (ends.length < before.length) throw checkpoint?.changed()
   await checkpoint?.clear()
   return gathered as Gathered
-}
-
-/** Deals slices to threads as they become free, and adds up what they hand back. */
-const gatherInThreads = async (
-  input: WorkerInput,
-  slices: AsyncIterable<Slice>,
-  threads: number,
-): Promise<Gathered> => {
-  const crew = Array.from({ length: threads }, () => thread(input))
-  try {
-    for await (const slice of slices) {
-      const free = await Promise.race(crew.map((member) => member.free()))
-      free.send({ bytes: slice.bytes })
-    }
-    // One after another: each thread's sums are let go before the next one's come.
-    let gathered: Gathered | null = null
-    for (const member of crew) gathered = gathered ? mergeGathered(gathered, await member.end()) : await member.end()
-    return gathered as Gathered
-  } finally {
-    await Promise.all(crew.map((member) => member.stop()))
-  }
-}
-
-/** One thread, with a short queue of its own. */
-const thread = (input: WorkerInput) => {
-  const file = import.meta.url.endsWith('.ts') ? './worker.ts' : './worker.js'
-  const worker = new Worker(new URL(file, import.meta.url), { workerData: input, resourceLimits })
-  let waiting = 0
-  let wake = (): void => {}
-  const result = Promise.withResolvers<Gathered>()
-  // Whoever waits for a place is told of a failure, too; nobody may be waiting.
-  result.promise.catch(() => wake())
-  const started = Promise.withResolvers<void>()
-  result.promise.then(
-    () => started.resolve(),
-    () => started.resolve(),
-  )
-  worker.on('error', result.reject)
-  worker.on('exit', (code) => result.reject(new Error(`deciding again: a thread ended before its work, with ${code}`)))
-  worker.on('message', (answer: WorkerAnswer) => {
-    if (answer.kind === 'ready') started.resolve()
-    else if (answer.kind === 'gathered') result.resolve(answer.gathered)
-    else if (answer.kind === 'failed')
-      result.reject(new SourceError(answer.code as SourceError['code'], answer.message))
-    else {
-      waiting--
-      wake()
-    }
-  })
-  const member = {
-    /** Resolves to itself as soon as it has room for a slice; rejects when the thread failed. */
-    free: async () => {
-      for (;;) {
-        // A thread that failed makes no more room, whether or not somebody waited for it then.
-        await Promise.race([result.promise, Promise.resolve()])
-        if (waiting < slicesAhead) return member
-        await new Promise<void>((resolve) => {
-          wake = resolve
-        })
-      }
-    },
-    send: (task: Exclude<WorkerTask, 'end'>): void => {
-      waiting++
-      worker.postMessage(task, [task.bytes])
-    },
-    end: (): Promise<Gathered> => {
-      worker.postMessage('end' satisfies WorkerTask)
-      return result.promise
-    },
-    /** Node 26 aborts the whole process now and then when a thread is stopped while it still loads its modules. */
-    stop: () => started.promise.then(() => worker.terminate()),
-  }
-  return member
 }

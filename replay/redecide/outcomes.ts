@@ -1,6 +1,7 @@
 // What came of a decision, as numbers: one a metric. Quality alone may have two sources, people and a judge model, whose scores
 // are summed in the first look at a log, so that the second can correct the judge by people.
 import type { DecisionRecord } from '../../router/policy/record.ts'
+import { type Horizon, qualityWithin } from '../estimate/feedback.ts'
 import { metricNames, metrics, type Objective } from '../estimate/metrics.ts'
 import {
   addJudged,
@@ -16,14 +17,14 @@ const qualityAt = metricNames.indexOf('quality')
 const numberOf = (value: number | null | undefined): number => value ?? Number.NaN
 
 /** Both opinions on quality, by arm in the order of first sight. */
-export const startOpinions = () => {
+export const startOpinions = (horizon: Horizon | null) => {
   const arms: JudgeSums[] = []
   let byPeople = 0
   return {
-    add: ({ outcome }: DecisionRecord, arm: number): void => {
-      const human = numberOf(outcome?.quality)
+    add: (record: DecisionRecord, arm: number): void => {
+      const human = qualityWithin(record, horizon)
       byPeople += Number(!Number.isNaN(human))
-      const judge = numberOf(outcome?.quality_judge)
+      const judge = numberOf(record.outcome?.quality_judge)
       if (Number.isNaN(judge)) return
       arms[arm] ??= judgeSums()
       addJudged(arms[arm], judge, human)

@@ -1,13 +1,14 @@
 // The survey where the data is: what a pass over all records would find, asked of ClickHouse in four questions. It is the same
 // survey, up to rounding of sums; a test holds the two together. Where something is out of the ordinary — rows that columns
-// cannot say, repeated ids, impossible probabilities, draws by user or tenant, a judge's scores — it gives null, and the records are read.
+// cannot say, repeated ids, impossible probabilities, draws by user or tenant, a judge's scores, feedback that may be late — it
+// gives null, and the records are read.
 import type { FeatureTypes } from '../../router/policy/cel.ts'
 import { columnFeatures } from '../../router/policy/sql-columns.ts'
 import { type MetricName, metricNames, type Objective } from '../estimate/metrics.ts'
 import { type Cell, collected, foldCount } from '../estimate/outcome-cells.ts'
 import type { Source } from '../read/source.ts'
 import { type ClusterKey, clusterKeysOf, groupCountOf, groupsMax } from './clusters.ts'
-import { byRows, type Kind, kindsMax, modelled, octaveMax, type Survey, sumTolerance } from './survey.ts'
+import { byRows, type Kind, keptLeast, kindsMax, modelled, octaveMax, type Survey, sumTolerance } from './survey.ts'
 import type { LoggedPolicy } from './verify.ts'
 
 type Ask = NonNullable<Source['ask']>
@@ -16,7 +17,7 @@ type Ask = NonNullable<Source['ask']>
 export const clusterSql = `bitShiftRight(if(session != '', xxHash64(concat(session, '|session|cluster')),
     xxHash64(concat(toString(decision_id), '|id|cluster'))), 11)`
 
-const impossibleSql = `(NOT abs(arraySum(candidates.probability) - (chosen_model != '')) <= ${sumTolerance}
+const impossibleSql = `(keep_probability < ${keptLeast} OR NOT abs(arraySum(candidates.probability) - (chosen_model != '')) <= ${sumTolerance}
     OR length(arrayDistinct(candidates.model)) < length(candidates.model)
     OR (chosen_model != '' AND arraySum((model, p) -> if(model = chosen_model, p, 0), candidates.model, candidates.probability) = 0))`
 
@@ -36,6 +37,7 @@ export const surveySql = async (
   policies: readonly LoggedPolicy[],
   objective: Objective,
 ): Promise<Survey | null> => {
+  if (objective.horizon) return null
   const decided = await ask<{ name: string; hash: string; rows: string }>(
     (selected) => `SELECT policy_name AS name, policy_hash AS hash, toString(count()) AS rows
     FROM otel.routing_decisions FINAL WHERE ${selected} GROUP BY name, hash ORDER BY count() DESC, hash`,
@@ -65,6 +67,7 @@ export const surveySql = async (
     features,
     objective,
     judging: null,
+    feedback: null,
     ...(await cellsOf(ask, armNames, objective, rows)),
   })
 }
@@ -72,8 +75,9 @@ export const surveySql = async (
 /** Whether a judge model scored any of the answers: correcting it takes two looks. */
 const isJudged = async (ask: Ask): Promise<boolean> => {
   const found = await ask<{ name: string }>(
-    (selected) => `SELECT name FROM otel.feedback WHERE name = 'quality_judge'
-      AND decision_id IN (SELECT decision_id FROM otel.routing_decisions FINAL WHERE ${selected}) LIMIT 1`,
+    // Few logs have such scores at all, and then nothing needs to be looked up.
+    (selected) => `SELECT policy_name AS name FROM otel.routing_decisions WHERE ${selected}
+      AND decision_id IN (SELECT decision_id FROM otel.judgements WHERE name = 'quality_judge') LIMIT 1`,
   )
   return found.length > 0
 }
@@ -167,7 +171,8 @@ const cellsOf = async (
         ${metricNames.map((name) => `${outcomes[name]} AS m_${name}`).join(', ')}
       FROM (SELECT * FROM otel.routing_decisions FINAL WHERE ${selected}) AS d
       LEFT JOIN (
-        SELECT decision_id AS judged, toNullable(least(1, greatest(0, score))) AS quality FROM otel.feedback FINAL WHERE name = 'quality'
+        SELECT decision_id AS judged, toNullable(least(1, greatest(0, score))) AS quality
+        FROM otel.feedback_by_decision WHERE name = 'quality'
       ) AS f ON d.decision_id = f.judged
     ) GROUP BY fold, arm, octave, tier, category ORDER BY fold, arm, octave, tier, category`,
   )

@@ -6,6 +6,7 @@ import type { FeatureTypes } from '../../router/policy/cel.ts'
 import { draw } from '../../router/policy/chance.ts'
 import { startFeatureTypes } from '../../router/policy/policy.ts'
 import type { DecisionRecord } from '../../router/policy/record.ts'
+import { type Feedback, startFeedback } from '../estimate/feedback.ts'
 import { type MetricName, metricNames, type Objective } from '../estimate/metrics.ts'
 import { type Cell, type CellTable, foldCount, startCells } from '../estimate/outcome-cells.ts'
 import { fitOutcome, type OutcomeFit } from '../estimate/outcome-model.ts'
@@ -24,6 +25,8 @@ export const octaveMax = 40
 export const sumTolerance = 1e-6
 /** Sums this close to 1 are what a logger makes that rounds to three or four decimals. */
 const roundedTolerance = 2e-3
+/** A row that was kept less often than this would stand for more requests than there are, and no sum could hold it. */
+export const keptLeast = 1e-12
 const impossibleNamedMax = 3
 
 /** `rounded` when the sum is off by no more than rounding makes it. */
@@ -54,6 +57,8 @@ export type Survey = {
   readonly objective: Objective
   /** How a judge model's scores are used; null where there are none. */
   readonly judging: Judging | null
+  /** How people's feedback came; null where nothing tells when. */
+  readonly feedback: Feedback | null
   readonly cells: CellTable
   /** By metric, what is expected of each arm; null where no outcome is known. */
   readonly outcomeFits: readonly (OutcomeFit | null)[]
@@ -67,8 +72,15 @@ export const modelled = (survey: Omit<Survey, 'outcomeFits'>): Survey => {
 }
 
 /** Why the logged probabilities cannot be those of the logged choice; null when they can. */
-export const impossibility = ({ id, chosen, candidates }: DecisionRecord): Impossible | null => {
+export const impossibility = ({
+  id,
+  chosen,
+  candidates,
+  keep_probability: kept,
+}: DecisionRecord): Impossible | null => {
   const because = (problem: string, rounded = false): Impossible => ({ id, problem, rounded })
+  if (kept < keptLeast)
+    return because(`it was kept with probability ${kept}, and would stand for more than ${1 / keptLeast}`)
   let [sum, probability] = [0, 0]
   for (const candidate of candidates) {
     sum += candidate.probability
@@ -171,7 +183,8 @@ export const startSurvey = (policies: Iterable<LoggedPolicy>, objective: Objecti
   const arms = indexer(Infinity, [noneArm])
   const [kinds, counts] = [startKinds(), startCounts(arms)]
   const [clusters, features, ids] = [startClusters(policies), startFeatureTypes(), hashSet()]
-  const [cells, opinions] = [startCells(metricNames.length), startOpinions()]
+  const { horizon = null } = objective
+  const [cells, opinions, feedback] = [startCells(metricNames.length), startOpinions(horizon), startFeedback(horizon)]
   const outcomes = new Float64Array(metricNames.length)
   const impossible: Impossible[] = []
   let [rows, duplicates, impossibleCount] = [0, 0, 0]
@@ -197,6 +210,7 @@ export const startSurvey = (policies: Iterable<LoggedPolicy>, objective: Objecti
       kind: kinds.add(record),
     }
     opinions.add(record, cell.arm)
+    feedback.add(record)
     readOutcomes({ objective, judging: null }, record, cell.arm, outcomes)
     cells.add(cell, 1 / record.keep_probability, outcomes)
   }
@@ -217,6 +231,7 @@ export const startSurvey = (policies: Iterable<LoggedPolicy>, objective: Objecti
       features: features.close(),
       objective,
       judging: opinions.close(armNames.length, armOf, objective),
+      feedback: feedback.close(),
       cells: cells.close((cell) => ({ ...cell, arm: armOf[cell.arm] ?? 0, kind: kindOf(cell.kind) })),
     })
   }
@@ -254,17 +269,25 @@ export const deduplication = ({ duplicates }: Pick<Survey, 'duplicates'>): ((rec
 }
 
 /** Finds a record's place among what a survey found. */
-export const lookup = ({ armNames, kinds, clusters }: Survey): ((record: DecisionRecord) => Cell) => {
+export const lookup = ({
+  armNames,
+  kinds,
+  clusters,
+}: Survey): ((record: DecisionRecord) => Cell & { readonly cluster: number }) => {
   const armOf = new Map(armNames.map((name, at) => [name, at]))
   const kindOf = new Map<string, number>(
     kinds.map(({ tier, category }, at) => [`${tier.length}:${tier}${category}`, at] as const).slice(1),
   )
-  return (record) => ({
-    fold: foldOf(clusterOf(clusters, record)),
-    arm: armOf.get(record.chosen ?? noneArm) ?? 0,
-    octave: octaveOf(record),
-    kind: kindOf.get(kindKey(record)) ?? 0,
-  })
+  return (record) => {
+    const cluster = clusterOf(clusters, record)
+    return {
+      cluster,
+      fold: foldOf(cluster),
+      arm: armOf.get(record.chosen ?? noneArm) ?? 0,
+      octave: octaveOf(record),
+      kind: kindOf.get(kindKey(record)) ?? 0,
+    }
+  }
 }
 
 /** The name of a kind, as people write it. */

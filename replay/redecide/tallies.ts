@@ -3,7 +3,7 @@
 import type { Decision, DecisionRecord } from '../../router/policy/record.ts'
 import { metricCount, spreadMetrics } from '../estimate/metrics.ts'
 import { type Bins, emptyBins, mergeBins } from '../estimate/quantiles.ts'
-import { termCount } from '../estimate/terms.ts'
+import { addAll, termCount } from '../estimate/terms.ts'
 import type { Survey } from './survey.ts'
 
 /** Kinds of requests that are compared on their own; the last two parts are the halves of the window. */
@@ -163,10 +163,6 @@ export const startLogTally = ({ clusters, armNames }: Survey): LogTally => {
     calibration: new Float64Array(metricCount * calibrationBins * 3),
     bins: spreadMetrics.map(emptyBins),
   }
-}
-
-const addAll = (to: Float64Array, from: Float64Array): void => {
-  for (let at = 0; at < to.length; at++) to[at] = (to[at] as number) + (from[at] as number)
 }
 
 export const mergeLogTallies = (to: LogTally, from: LogTally): void => {

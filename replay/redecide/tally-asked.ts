@@ -15,22 +15,21 @@ export type Redecided = {
   readonly expected: Float64Array
 }
 
-/** Adds the chunk's row `at`, on which the candidate chooses the model `chosen`, for each of the `measured` metrics. */
+/** Adds the chunk's row `at`, for each metric that is measured. */
 export const tallyAsked = (
   fit: Fit,
   chunk: Chunk,
   at: number,
-  measured: readonly number[],
-  chosen: string | null,
   row: Redecided,
   { results }: Reexecuted,
   tally: CandidateTally,
 ): void => {
-  const result = results.get((chunk.records[at] as Chunk['records'][number]).id)
+  const result = results.get(chunk.ids[at] as string)
+  const chosen = fit.survey.armNames[chunk.entryArm[row.redecided] as number] || null
   if (result && (row.isSame || result.model !== chosen)) add(tally.asked, askedAt.strangers, 1)
   if (!row.isSame) addFrame(chunk, at, row, result, tally)
   const answer = result && result.status !== 'unasked' ? result : null
-  for (const metric of measured) addScores(fit, chunk, at, metric, row, result, answer, tally)
+  for (const metric of fit.measured) addScores(fit, chunk, at, metric, row, result, answer, tally)
 }
 
 /** Which changed decisions were asked: what does not depend on their answers. */

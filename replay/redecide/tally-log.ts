@@ -2,14 +2,13 @@
 // the outcome model predicts.
 import { type MetricName, metricCount, metricNames, metrics } from '../estimate/metrics.ts'
 import { add } from '../estimate/terms.ts'
-import { addSpread, type Chunk, type Fit } from './chunk.ts'
+import type { Chunk, Fit } from './chunk.ts'
 import { calibrationBins, type LogTally } from './tallies.ts'
 
-export const tallyLog = (fit: Fit, chunk: Chunk, tally: LogTally): void => {
+export const tallyLog = (fit: Fit, chunk: Chunk, order: Int32Array, tally: LogTally): void => {
   const { armNames, clusters } = fit.survey
   const arms = armNames.length
-  for (let at = 0; at < chunk.rows; at++) {
-    addSpread(fit, chunk, at, 1, tally.bins)
+  for (const at of order) {
     addArms(chunk, at, 0, chunk.keep[at] as number, arms, clusters.groupCount, tally)
     for (let metric = 0; metric < metricCount; metric++) {
       const r = chunk.outcomes[at * metricCount + metric] as number

@@ -1,19 +1,15 @@
 // Adds a chunk, decided again by a candidate, to the candidate's sums. Nothing of a row is kept but a few that are named in
 // the report; all else is added up, so that tallies of other chunks, from other threads, can be added to it.
-import type { Policy } from '../../router/policy/policy.ts'
-import type { Decision } from '../../router/policy/record.ts'
-import { metricCount, metricNames } from '../estimate/metrics.ts'
-import { add, addBounds, addCompared, addTerms, termCount } from '../estimate/terms.ts'
+import { metricCount } from '../estimate/metrics.ts'
+import { add, addBounds, addTerms, termCount } from '../estimate/terms.ts'
 import type { Reexecuted } from '../reexec/answers.ts'
-import { addSpread, type Chunk, type Fit } from './chunk.ts'
+import type { Chunk, Fit, Redecided } from './chunk.ts'
 import {
   byMetricAt,
   byMetricCount,
   type CandidateTally,
   isMover,
-  isSampled,
   keepMover,
-  keepSampled,
   kindsShownMax,
   overlapBins,
   partGroups,
@@ -26,34 +22,28 @@ import {
 } from './tallies.ts'
 import { tallyAsked } from './tally-asked.ts'
 
-/** Decides the chunk's rows again under `policy` and adds what comes out, with the answers asked anew where there are some. */
-export const tallyCandidate = (
+/** Adds the chunk's row `at`, as the candidate redecides it, with the answers asked anew where there are some. */
+export const tallyRow = (
   fit: Fit,
   chunk: Chunk,
-  policy: Policy,
+  at: number,
+  redecided: Redecided,
+  row: Row,
   tally: CandidateTally,
-  reexecuted: Reexecuted | null = null,
+  reexecuted: Reexecuted | null,
 ): void => {
-  const measured = metricNames.flatMap((_, metric) => (fit.models[metric] ? [metric] : []))
-  const row = startRow()
-  for (let at = 0; at < chunk.rows; at++) {
-    const record = chunk.records[at] as Chunk['records'][number]
-    // A record holds its context; to copy it out would cost as much as to decide.
-    const decision = policy.decide(record)
-    readRow(chunk, at, decision, row, tally)
-    addWhole(chunk, at, row, tally)
-    addPlaces(fit, chunk, at, row, tally)
-    addSpread(fit, chunk, at, row.w, tally.bins)
-    for (const metric of measured) addMetric(fit, chunk, at, metric, row, tally)
-    if (reexecuted) tallyAsked(fit, chunk, at, measured, decision.chosen, row, reexecuted, tally)
-    if (row.isSame) continue
-    const rank = chunk.lot[at] as number
-    if (isSampled(tally, rank)) keepSampled(tally, { rank, record, decision })
-  }
+  readRow(chunk, at, redecided, row, tally)
+  redecided.weight[at] = row.w
+  addWhole(chunk, at, row, tally)
+  addPlaces(fit, chunk, at, row, tally)
+  for (let place = 0; place < fit.measured.length; place++)
+    addMetric(fit, chunk, at, fit.measured[place] as number, row, tally)
+  addParts(chunk, at, row, tally)
+  if (reexecuted) tallyAsked(fit, chunk, at, row, reexecuted, tally)
 }
 
 /** What the probabilities of one row say; one object serves all rows. */
-type Row = {
+export type Row = {
   w: number
   u: number
   /** E[w²] over the logged policy's draw. */
@@ -70,9 +60,11 @@ type Row = {
   readonly expected: Float64Array
   readonly untried: Float64Array
   readonly unpredicted: Uint8Array
+  /** At metric × partTerms: what the row adds to the parts it belongs to. */
+  readonly parts: Float64Array
 }
 
-const startRow = (): Row => ({
+export const startRow = (): Row => ({
   w: 0,
   u: 0,
   w2: 0,
@@ -85,22 +77,28 @@ const startRow = (): Row => ({
   expected: new Float64Array(metricCount),
   untried: new Float64Array(metricCount),
   unpredicted: new Uint8Array(metricCount),
+  parts: new Float64Array(metricCount * partTerms),
 })
 
-const readRow = (chunk: Chunk, at: number, decision: Decision, row: Row, tally: CandidateTally): void => {
+const readRow = (
+  chunk: Chunk,
+  at: number,
+  { probability, chosen }: Redecided,
+  row: Row,
+  tally: CandidateTally,
+): void => {
   const from = chunk.offset[at] as number
   const last = (chunk.offset[at + 1] as number) - 1
   row.w = row.u = row.w2 = row.x = row.xe = row.x2 = 0
   row.changed = false
-  row.redecided = last
+  row.redecided = chosen[at] as number
   row.expected.fill(0)
   row.untried.fill(0)
   row.unpredicted.fill(0)
+  row.parts.fill(0)
   for (let entry = from; entry <= last; entry++) {
-    const candidate = decision.candidates[entry - from]
-    const e = candidate ? candidate.probability : Number(decision.chosen === null)
+    const e = probability[entry] as number
     const b = chunk.production[entry] as number
-    if (candidate && candidate.model === decision.chosen) row.redecided = entry
     if (e !== b) row.changed = true
     if (b > 0) {
       const w = e / b
@@ -145,7 +143,7 @@ const addWhole = (chunk: Chunk, at: number, row: Row, { scalars, whole, extremes
   add(scalars, scalarAt.excessVariance, k * k * Math.max(0, row.x2 - row.xe ** 2))
   if (row.changed) add(scalars, scalarAt.changedRows, 1)
   extremes.weightMax = Math.max(extremes.weightMax, row.w)
-  if (chunk.records[at]?.session !== '') {
+  if (chunk.isTurn[at] === 1) {
     add(scalars, scalarAt.turns, k)
     if (!row.isSame) add(scalars, scalarAt.changedTurns, k)
   }
@@ -197,7 +195,6 @@ const addMetric = (fit: Fit, chunk: Chunk, at: number, metric: number, row: Row,
   const k = raw * (fit.keepRatio[metric * fit.survey.armNames.length + arm] as number)
   const { w, u } = row
   addTerms(sums, base, row, k, r, q, qe, qb, qu)
-  addCompared(sums, base, row, k, r, q)
   const spread = metric * byMetricCount
   add(byMetric, spread + byMetricAt.weightVariance, k * k * Math.max(0, row.w2 - (1 - u) ** 2))
   add(byMetric, spread + byMetricAt.excessVariance, k * k * Math.max(0, row.x2 - row.xe ** 2))
@@ -206,29 +203,24 @@ const addMetric = (fit: Fit, chunk: Chunk, at: number, metric: number, row: Row,
     tally.rewardMost[metric] = Math.max(tally.rewardMost[metric] as number, r)
   }
   add(tally.residuals, metric * fit.survey.armNames.length + arm, k * w * (r - q))
-  addParts(chunk, at, metric, k, qb + r - q, qe - qb + (w - 1) * (r - q), tally)
-  addMover(chunk, at, metric, k * (qe - qb + (w - 1) * (r - q)), row, r, tally)
+  const difference = k * (qe - qb + (w - 1) * (r - q))
+  const part = metric * partTerms
+  row.parts[part] = k
+  row.parts[part + 1] = k * (qb + r - q)
+  row.parts[part + 2] = difference
+  addMover(chunk, at, metric, difference, row, r, tally)
 }
 
 /** The same comparison within a kind of requests, and within a half of the window. */
-const addParts = (
-  chunk: Chunk,
-  at: number,
-  metric: number,
-  k: number,
-  production: number,
-  difference: number,
-  { parts }: CandidateTally,
-): void => {
-  const group = (chunk.group[at] as number) % partGroups
+const addParts = (chunk: Chunk, at: number, row: Row, { parts }: CandidateTally): void => {
   const kind = chunk.kind[at] as number
-  const half = kindsShownMax + (chunk.later[at] as number)
-  for (const part of kind >= 1 && kind <= kindsShownMax ? [kind - 1, half] : [half]) {
-    const place = ((part * partGroups + group) * metricCount + metric) * partTerms
-    add(parts, place, k)
-    add(parts, place + 1, k * production)
-    add(parts, place + 2, k * difference)
-  }
+  if (kind >= 1 && kind <= kindsShownMax) addPart(chunk, at, kind - 1, row, parts)
+  addPart(chunk, at, kindsShownMax + (chunk.later[at] as number), row, parts)
+}
+
+const addPart = (chunk: Chunk, at: number, part: number, row: Row, parts: Float64Array): void => {
+  const base = (part * partGroups + ((chunk.group[at] as number) % partGroups)) * row.parts.length
+  for (let place = 0; place < row.parts.length; place++) add(parts, base + place, row.parts[place] as number)
 }
 
 const addMover = (
@@ -246,7 +238,7 @@ const addMover = (
   keepMover(kept, {
     rank,
     metric,
-    id: (chunk.records[at] as Chunk['records'][number]).id,
+    id: chunk.ids[at] as string,
     chosen: chunk.arm[at] as number,
     redecided: chunk.entryArm[row.redecided] as number,
     weight: row.w,

@@ -4,6 +4,7 @@
 // that any number of workers, in any order of the records, report the same.
 import { isDeepStrictEqual } from 'node:util'
 import type { FeatureTypes } from '../../router/policy/cel.ts'
+import { judge } from '../../router/policy/decide.ts'
 import { type Policy, PolicyError, parsePolicy } from '../../router/policy/policy.ts'
 import {
   type Candidate,
@@ -13,6 +14,7 @@ import {
   engineVersion,
 } from '../../router/policy/record.ts'
 import { addDigests, digestOf, digestText } from './digest.ts'
+import { isSaid } from './said.ts'
 
 const examplesMax = 3
 /** Scores closer than this, relative to their size, differ by arithmetic and not by a price. */
@@ -85,7 +87,7 @@ const readPolicy = (hash: string, name: string, source: string, features: Featur
 }
 
 /** The features that a policy's expressions name, sorted. */
-const featuresRead = (source: string): string[] => {
+export const featuresRead = (source: string): string[] => {
   const read = new Set(Array.from(source.matchAll(/\bcandidate\.(\w+)/g), ([, feature = '']) => feature))
   read.delete('model')
   return [...read].sort()
@@ -219,6 +221,7 @@ const check = (record: DecisionRecord, shelf: PolicyShelf): Check => {
   if (policy === undefined) return found({ kind: 'policy-missing', policy: name, hash }, 'policy.hash', hash, null)
   if (typeof policy === 'string')
     return found({ kind: 'policy-unreadable', policy: name, hash, problem: policy }, 'policy.hash', hash, null)
+  if (isSaid(record, judge(policy.root, policy.hash, record))) return reproduced
   const decision = policy.decide(contextOf(record))
   const difference = firstDifference(record, decision)
   return {
@@ -226,6 +229,8 @@ const check = (record: DecisionRecord, shelf: PolicyShelf): Check => {
     finding: difference && { cause: causeOf(record, policy, difference), difference: { id, ...difference } },
   }
 }
+
+const reproduced: Check = { decision: null, finding: null }
 
 /** What a difference comes of, where the record and the policy tell. */
 const causeOf = (record: DecisionRecord, policy: Policy, { path, logged, redecided }: FieldDifference): Cause => {

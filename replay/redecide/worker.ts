@@ -1,6 +1,7 @@
 // A thread that goes through slices of a log: bytes come in, and when told to end it hands back what it added up.
 import { parentPort, workerData } from 'node:worker_threads'
 import { parsePolicy } from '../../router/policy/policy.ts'
+import type { ReadFeatures } from '../read/candidates.ts'
 import { recordsOf } from '../read/rows.ts'
 import type { Reexecuted } from '../reexec/answers.ts'
 import { buffersOf, type Gathered, startGathering } from './gather.ts'
@@ -13,6 +14,8 @@ export type WorkerInput = {
   /** Their sources; they are known to be sound. */
   readonly candidates: readonly string[]
   readonly reexecuted: Reexecuted | null
+  /** What the slices hold of candidates. */
+  readonly features: ReadFeatures
 }
 /** Bytes of a slice, or the end. */
 export type WorkerTask = { readonly bytes: ArrayBuffer } | 'end'
@@ -23,7 +26,7 @@ export type WorkerAnswer =
   | { readonly kind: 'gathered'; readonly gathered: Gathered }
   | { readonly kind: 'failed'; readonly code: string; readonly message: string }
 
-const { survey, policies, candidates, reexecuted } = workerData as WorkerInput
+const { survey, policies, candidates, reexecuted, features } = workerData as WorkerInput
 const gathering = startGathering(
   survey,
   shelve(policies, survey.features),
@@ -38,7 +41,7 @@ port?.on('message', (task: WorkerTask) => {
   try {
     if (task === 'end') answer({ kind: 'gathered', gathered: gathering.close() })
     else {
-      for (const record of recordsOf(task.bytes)) gathering.add(record)
+      for (const record of recordsOf(task.bytes, features)) gathering.add(record)
       answer({ kind: 'done' })
     }
   } catch (error) {

@@ -230,7 +230,8 @@ const lockOf = async (path: string): Promise<() => Promise<void>> => {
   return () => rm(lock, { force: true })
 }
 
-const isRunning = (pid: number): boolean => {
+/** Whether a process of this machine runs. */
+export const isRunning = (pid: number): boolean => {
   try {
     return pid > 0 && process.kill(pid, 0)
   } catch (error) {

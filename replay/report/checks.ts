@@ -18,8 +18,9 @@ import {
   isBeyondAnswers,
   unsupportedMassMax,
 } from '../judge/gate.ts'
+import type { JudgeError } from '../reexec/effect.ts'
 import type { Replay } from '../run.ts'
-import { armName, clusteringText, count, exactness, percent, plain, reproducedShare } from './words.ts'
+import { armName, clusteringText, count, exactness, percent, plain, reproducedShare, span } from './words.ts'
 
 export type Check = { readonly name: string; readonly found: string; readonly state: 'good' | 'warning' | 'bad' }
 
@@ -28,6 +29,7 @@ export const checksOf = (replay: Replay): Check[] => [
   ...(replay.rows > 0 && judgesByLog(replay) ? ofWeights(replay) : []),
   ...answers(replay),
   ...missing(replay),
+  ...feedback(replay),
   ...judges(replay),
   ...conversations(replay),
   ...duplicates(replay),
@@ -51,7 +53,7 @@ const ofWeights = (replay: Replay): Check[] => [
 /** What was asked anew, and what it decides. */
 const answers = ({ reexecuted, metrics: results, options: { goal } }: Replay): Check[] => {
   if (!reexecuted) return []
-  const { changed, asked, unasked, inclusion, problem } = reexecuted
+  const { changed, asked, unasked, inclusion, problem, judge } = reexecuted
   const told = results.filter(isAsked)
   const least = changeEssOf(byAnswers(gateOf({ goal, metrics: results })))
   const names = told.map(({ metric }) => plain[metric]).join(', ') || 'nothing'
@@ -63,10 +65,24 @@ const answers = ({ reexecuted, metrics: results, options: { goal } }: Replay): C
     found: `${sample}${weight}`,
     state: problem !== null ? 'bad' : isDecided ? 'good' : 'warning',
   }
-  return results.some((result) => isBeyondAnswers(result, results))
-    ? [found, { name: 'given up', found: beyondAnswersText, state: 'warning' }]
-    : [found]
+  const isLost = results.some((result) => isBeyondAnswers(result, results))
+  const lost: Check[] = isLost ? [{ name: 'given up', found: beyondAnswersText, state: 'warning' }] : []
+  return [found, ...(judge ? [consistency(judge)] : []), ...lost]
 }
+
+/** How far the judge agrees with itself. */
+const consistency = ({ judged, repeats, disagreement, sd }: JudgeError): Check =>
+  sd === null
+    ? {
+        name: 'judge of answers',
+        found: `${count(judged)} judged and none a second time, so its own error is not in the interval`,
+        state: 'warning',
+      }
+    : {
+        name: 'judge of answers',
+        found: `of ${count(repeats)} answers judged twice it judged ${percent(disagreement ?? 0)} otherwise the second time; a judgement is off by ${sd.toFixed(3)}, and the interval of quality is wider for it`,
+        state: 'good',
+      }
 
 const beyondAnswersText =
   'nobody waits for an answer asked anew, so whether clients would give up is not judged; a canary would show it'
@@ -192,6 +208,24 @@ const missing = ({ metrics: results, rows: all, options }: Replay): Check[] =>
             : 'the figure speaks for the others'),
       state: options.missingAtRandom || missingShare > missingShareMax || !bounds ? 'warning' : 'good',
     }))
+
+/** How long people took to answer, and whom a horizon leaves out. */
+const feedback = ({ feedback: found }: Replay): Check[] => {
+  if (!found) return []
+  const { horizon, told, untimed, late, pending, never, delay } = found
+  const takes = delay
+    ? [`it takes ${span(delay.p50Ms)} at the median and ${span(delay.p95Ms)} for the slowest 5 %`]
+    : ['nothing tells how long it takes']
+  const counted = horizon
+    ? [
+        `within ${span(horizon.withinMs)} of the decision: ${count(told)} told, ${count(late)} came late and do not count, ${count(pending)} are too young to be known at ${horizon.until.slice(0, 16)}Z, ${count(never)} never came`,
+        ...(untimed > 0 ? [`${count(untimed)} do not say when they came and are taken to be in time`] : []),
+      ]
+    : []
+  return [
+    { name: 'feedback', found: [...counted, ...takes].join('; '), state: pending + late > 0 ? 'warning' : 'good' },
+  ]
+}
 
 /** Whether requests would have been the same under the candidate. */
 const conversations = ({ conversations: { laterTurns, share, mark }, rows, options }: Replay): Check[] => {

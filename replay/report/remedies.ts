@@ -3,7 +3,7 @@
 import type { ReexecutedSummary } from '../estimate/reexecuted.ts'
 import { essDecidesFrom } from '../judge/gate.ts'
 import { type Remedy, rowsPlannedMax } from '../judge/remedy.ts'
-import { armName, count, duration, percent, plain, short } from './words.ts'
+import { armName, count, duration, percent, plain, short, span } from './words.ts'
 
 const armsNamedMax = 4
 
@@ -33,6 +33,10 @@ export const remedyText = (remedy: Remedy): string => {
       return feedbackText(remedy)
     case 'predict':
       return `Record the feature candidate.${remedy.metric} for every candidate, or keep the candidate to what production tries.`
+    case 'wait':
+      return waitText(remedy)
+    case 'contract':
+      return remedy.remedy
     case 'first-turns':
       return 'With --conversations first-turn only the opening request of each session counts, which is the same under any policy; --conversations keep counts all and marks them.'
     case 'supply-policies':
@@ -58,6 +62,11 @@ const askAgainTexts: Readonly<Record<NonNullable<ReexecutedSummary['problem']>, 
   'other-log': 'Replay the records that were asked: the same source and window as signalbox replay reexec had.',
   tenants: 'Ask again without --tenants-max, or replay traffic whose policy draws per tenant.',
 }
+
+const minuteOf = (iso: string): string => `${iso.slice(0, 16).replace('T', ' ')} UTC`
+
+const waitText = ({ pending, horizon }: Extract<Remedy, { kind: 'wait' }>): string =>
+  `${count(pending)} decisions are younger than the ${span(horizon.withinMs)} in which feedback counts, and theirs could be anything: wait until the log has reached ${minuteOf(horizon.knownAt)}, when all will be known, or leave them out with --to ${horizon.settled}.`
 
 const feedbackText = ({ metric, share }: Extract<Remedy, { kind: 'feedback' }>): string => {
   const send =

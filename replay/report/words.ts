@@ -18,11 +18,13 @@ import type { Replay } from '../run.ts'
 
 const armsNamedMax = 4
 const nameLengthMax = 60
+const dayMs = 86_400_000
 
 /** 12,345 */
 export const count = (value: number): string => Math.round(value).toLocaleString('en-US')
-/** A share in percent, with the digits its size calls for. */
+/** A share in percent, with the digits its size calls for; a dash where it is none. */
 export const percent = (share: number): string => {
+  if (!Number.isFinite(share)) return '—'
   const value = share * 100
   return `${value !== 0 && Math.abs(value) < 10 ? value.toFixed(1) : value.toFixed(0)} %`.replace('-', '−')
 }
@@ -58,6 +60,10 @@ export const duration = (days: number): string => {
   if (days < 2) return `${(days * 24).toFixed(0)} hours`
   return days < 10 ? `${days.toFixed(1)} days` : `${count(days)} days`
 }
+
+/** The same from milliseconds, also where it is short. */
+export const span = (ms: number): string =>
+  ms < 60_000 ? `${ms < 1000 ? (ms / 1000).toPrecision(2) : Math.round(ms / 1000)} seconds` : duration(ms / dayMs)
 
 export const intervalText = (metric: MetricName, { low, high }: Estimate): string =>
   `[${metrics[metric].say(low)}, ${metrics[metric].say(high)}]`
@@ -210,6 +216,8 @@ export const refusalText = (refusal: Refusal): string => {
         ? `the logged probabilities cannot be true for the candidate's choices: ${off}`
         : `the logged probabilities of '${short(armName(refusal.arm))}' cannot be true: ${off}`
     }
+    case 'contract':
+      return `${count(refusal.finding.count)} records (${percent(refusal.finding.share)}) ${refusal.finding.what}`
     case 'sample-size':
       return `the effective sample size for ${plain[refusal.metric]} is ${count(refusal.ess)}, and below ${essRefusedBelow} no interval can be believed`
     case 'disagreement':

@@ -2,9 +2,11 @@
 // afterwards; so that this stays honest, all their intervals hold together in 95 % of searches, and each is judged by them with
 // the same gate and the same refusals as a replay of its own.
 import { parsePolicy } from '../../router/policy/policy.ts'
+import { listeningTo } from '../audit/grounds.ts'
 import { type Draws, poissonDraws, replicateSums } from '../estimate/bootstrap.ts'
 import { drDifference, type Estimate, studentQuantile, total } from '../estimate/estimators.ts'
 import { type MetricResult, roundingShare, sumsOf } from '../estimate/evaluate.ts'
+import type { Horizon } from '../estimate/feedback.ts'
 import { type MetricName, metricNames, metrics } from '../estimate/metrics.ts'
 import { normalCdf } from '../estimate/normal.ts'
 import { combine } from '../estimate/terms.ts'
@@ -61,7 +63,10 @@ export type Certified = {
   readonly finalists: readonly Finalist[]
 }
 
-export type CertifyOptions = ReplayOptions & { readonly onWork?: (candidateRows: number) => void }
+export type CertifyOptions = ReplayOptions & {
+  readonly horizon: Horizon | null
+  readonly onWork?: (candidateRows: number) => void
+}
 
 /** Judges the finalists on `holdOut`; best on the goal first. */
 export const certify = async (
@@ -71,8 +76,9 @@ export const certify = async (
   options: CertifyOptions,
 ): Promise<Certified> => {
   let done = 0
-  const log = await surveyLog(holdOut, policies, {
-    objective: { slowAboveMs: null },
+  const heard = listeningTo(holdOut)
+  const log = await surveyLog(heard.source, policies, {
+    objective: { slowAboveMs: null, horizon: options.horizon },
     onProgress: ({ pass, rows }) => {
       if (pass === 'survey') return
       options.onWork?.((rows - done) * chosen.length)
@@ -81,9 +87,11 @@ export const certify = async (
   })
   const candidates = chosen.map(({ point }) => parsePolicy(point.text, log.survey.features, 'a finalist'))
   const gathered = await log.gather(candidates)
-  const replays = candidates.map((candidate, at) =>
-    appraise(log.survey, gathered, at, candidate, { ...options, replicates: 0 }),
-  )
+  const grounds = await heard.grounds(log.survey)
+  const replays = candidates.map((candidate, at) => {
+    const found = grounds({ ...options, source: candidate.source })
+    return appraise(log.survey, gathered, at, candidate, { ...options, replicates: 0 }, null, found)
+  })
   const reach = simultaneousReach(familyOf(log.survey, gathered, replays), drawsOf(log.survey, options))
   const finalists = chosen.map((one, at) => judged(one, replays[at] as Replay, reach, options))
   return {

@@ -15,6 +15,7 @@ import {
   readPolicyFile,
   sourceCommand,
   timeOf,
+  withFeedbackHorizon,
   withoutPassword,
   withSource,
 } from '../log-command.ts'
@@ -46,6 +47,7 @@ type SearchArguments = CandidateOptions & {
   readonly seed: number
   readonly trustPropensities?: boolean
   readonly missingAtRandom?: boolean
+  readonly feedbackWithin?: number
   readonly json?: boolean
   readonly html?: string
   readonly output?: string
@@ -98,7 +100,7 @@ export const searchCommand = (): Command =>
 
 /** What a certificate needs, and on whose word. */
 const withJudgement = (command: Command): Command =>
-  command
+  withFeedbackHorizon(command)
     .addOption(new Option('--goal <metric>', 'what must get better').choices(Object.keys(goals)).default('cost'))
     .option(
       '--margin <amount>',
@@ -114,7 +116,8 @@ const withJudgement = (command: Command): Command =>
 const run = async (options: SearchArguments): Promise<number> => {
   const { policy, vary, selectUntil, seed } = options
   const points = pointsOf(await readPolicyFile(policy), vary, options.points, seed, policy)
-  const result = await withSource(options, async (source) =>
+  const feedbackWithinMs = options.feedbackWithin ?? null
+  const result = await withSource({ ...options, feedbackTimes: feedbackWithinMs !== null }, async (source) =>
     withBar(async (onProgress) =>
       search(
         source,
@@ -130,6 +133,7 @@ const run = async (options: SearchArguments): Promise<number> => {
           seed,
           trustPropensities: options.trustPropensities === true,
           missingAtRandom: options.missingAtRandom === true,
+          feedbackWithinMs,
           cut: selectUntil === undefined ? { holdOut: options.holdOut } : { untilMs: Date.parse(selectUntil) },
         },
         onProgress,
@@ -196,7 +200,8 @@ const commandLine = ({ json, html, output, vary, loggedPolicy = [], holdOut, ...
   const valuesOf = (one: Dimension) => (one.kind === 'list' ? one.values.join(',') : `${one.low}..${one.high}`)
   const source = withoutPassword(others.source)
   const cut = others.selectUntil === undefined ? { holdOut } : {}
-  const flags = Object.entries({ ...others, source, ...cut }).map(([name, value]) => {
+  const within = others.feedbackWithin === undefined ? {} : { feedbackWithin: `${others.feedbackWithin / 1000}s` }
+  const flags = Object.entries({ ...others, source, ...cut, ...within }).map(([name, value]) => {
     const flag = name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)
     return value === true ? `--${flag}` : `--${flag} ${quoted(String(value))}`
   })

@@ -4,7 +4,7 @@ import { engineVersion } from '../../router/policy/record.ts'
 import { metrics } from '../estimate/metrics.ts'
 import type { Source } from '../read/source.ts'
 import type { LoggedPolicy } from '../redecide/verify.ts'
-import { type ReplayOptions, replayDefaults } from '../run.ts'
+import { horizonIn, type ReplayOptions, replayDefaults } from '../run.ts'
 import { axisGains, type Certified, certify, type Finalist } from './certify.ts'
 import { type Cut, cutLog } from './parts.ts'
 import { type Axes, axesOf, plannedRounds, type Round, type SelectOptions, type Standing, select } from './select.ts'
@@ -71,9 +71,11 @@ export const search = async (
   onProgress?.({ stage: 'cutting', share: 0 })
   const parts = await cutLog(source, policies, options.cut, options.seed)
   const work = workOf(parts, points.length, options, onProgress)
-  const selected = await select(parts, policies, points, { ...options, onWork: work('selecting') })
+  const horizon = await horizonIn(source, options)
+  const selected = await select(parts, policies, points, { ...options, horizon, onWork: work('selecting') })
   const certified = await certify(parts.holdOut, policies, selected.finalists, {
     ...options,
+    horizon,
     onWork: work('certifying'),
   })
   const { finalists, reach } = certified
@@ -126,7 +128,7 @@ const shrinkageOf = (finalists: readonly Finalist[]): Search['shrinkage'] => {
 const workOf = (
   parts: { readonly clusters: number; readonly earlier: number; readonly rows: number },
   points: number,
-  options: SelectOptions,
+  options: Pick<SelectOptions, 'rounds' | 'finalists'>,
   onProgress: OnProgress | undefined,
 ) => {
   const chosen = plannedRounds(parts, points, options).reduce((sum, { share, tried }) => sum + share * tried, 0)

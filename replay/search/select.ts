@@ -4,6 +4,7 @@
 import { parsePolicy } from '../../router/policy/policy.ts'
 import { drDifference, type Estimate, estimate } from '../estimate/estimators.ts'
 import { sumsOf } from '../estimate/evaluate.ts'
+import type { Horizon } from '../estimate/feedback.ts'
 import { type MetricName, metricNames, metrics } from '../estimate/metrics.ts'
 import { type Goal, unsupportedMassMax } from '../judge/gate.ts'
 import type { Source } from '../read/source.ts'
@@ -47,6 +48,7 @@ export type SelectOptions = {
   readonly margin: number
   readonly rounds: number
   readonly finalists: number
+  readonly horizon: Horizon | null
   readonly onWork?: (candidateRows: number) => void
 }
 
@@ -54,7 +56,7 @@ export type SelectOptions = {
 export const plannedRounds = (
   { clusters }: Pick<Parts, 'clusters'>,
   points: number,
-  options: SelectOptions,
+  options: Pick<SelectOptions, 'rounds' | 'finalists'>,
 ): Round[] => {
   const shares = Array.from({ length: options.rounds }, (_, round) =>
     Math.min(1, Math.max(keepOneIn ** (round + 1 - options.rounds), clustersMin / clusters)),
@@ -102,7 +104,7 @@ const standingsOf = async (
   const standings: Standing[] = []
   const now = { candidates: 0, rows: 0 }
   const log = await surveyLog(source, policies, {
-    objective: { slowAboveMs: null },
+    objective: { slowAboveMs: null, horizon: options.horizon },
     onProgress: ({ pass, rows }) => {
       if (pass === 'decide') options.onWork?.((rows - now.rows) * now.candidates)
       now.rows = rows

@@ -13,6 +13,10 @@ export const attributeNames = {
   decisionId: 'signalbox.decision.id',
   epoch: 'signalbox.epoch',
   seq: 'signalbox.seq',
+  epochDecisions: 'signalbox.epoch.decisions',
+  epochSpansDropped: 'signalbox.epoch.spans_dropped',
+  epochSpansRefused: 'signalbox.epoch.spans_refused',
+  epochEnded: 'signalbox.epoch.ended',
   policyName: 'signalbox.policy.name',
   policyHash: 'signalbox.policy.hash',
   policySource: 'signalbox.policy.source',
@@ -73,7 +77,9 @@ export const attributeNames = {
   reasoningTokens: 'gen_ai.usage.reasoning.output_tokens',
   evaluationName: 'gen_ai.evaluation.name',
   evaluationScore: 'gen_ai.evaluation.score.value',
+  evaluationLabel: 'gen_ai.evaluation.score.label',
   evaluationExplanation: 'gen_ai.evaluation.explanation',
+  evaluationSource: 'signalbox.evaluation.source',
   captureKeepProbability: 'signalbox.capture.keep_probability',
   payloadKind: 'signalbox.payload.kind',
   payloadAttempt: 'signalbox.payload.attempt',
@@ -105,11 +111,15 @@ export const phaseAttributes = Object.fromEntries(
   phases.map((phase) => [phase, `signalbox.phase.${phase}_ms`]),
 ) as Readonly<Record<Phase, string>>
 
-/** Span names that are not made from the request: the policy in force, and a judgement of an answer. */
+/** Span names that are not made from the request: the policy in force, and a judgement of an answer as older routers sent it. */
 export const spanNames = { policy: 'signalbox.policy', evaluation: 'gen_ai.evaluation.result' } as const
 
-/** Names of log events: what was asked and answered, where that is captured. */
-export const eventNames = { payload: 'gen_ai.client.inference.operation.details' } as const
+/** Names of log events: what was asked and answered, where that is captured; a judgement; how many decisions a router has made. */
+export const eventNames = {
+  payload: 'gen_ai.client.inference.operation.details',
+  evaluation: 'gen_ai.evaluation.result',
+  epoch: 'signalbox.epoch',
+} as const
 
 /** The decision's attributes of the SERVER span. */
 export const toAttributes = (record: DecisionRecord): Attributes => {

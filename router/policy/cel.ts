@@ -3,8 +3,9 @@
 // by zero is not finite, and an unknown feature (null) is reported beforehand through `needs`. That makes an expression
 // mean the same as a JavaScript closure here and as SQL, and leaves nothing that can throw while a request waits.
 import type { ASTNode } from '@marcbachmann/cel-js'
-import { arithmetic, comparison, equality, mathFunctions, textMethods } from './cel-operators.ts'
+import { arithmetic, comparison, equality, mathFunctions, type Tags, tagOf, textMethods } from './cel-operators.ts'
 import { CelError, parseCel } from './cel-parse.ts'
+import { featureReader, unknownFinder, unknownValue } from './features.ts'
 import type { Context, Features } from './record.ts'
 import {
   declineRemainder,
@@ -26,7 +27,7 @@ export type FeatureTypes = Readonly<Record<string, 'double' | 'string' | 'bool'>
 
 /** What an expression is evaluated over; `model` and `features` are absent where only the request is known. */
 export type Scope = { readonly context: Context; readonly model: string; readonly features: Features }
-type Value = number | string | boolean | readonly (number | string)[] | Readonly<Record<string, string>>
+type Value = number | string | boolean | readonly (number | string)[] | Tags
 /** `sql` means what `run` does, over the columns of a row; it throws SqlDeclined where SQL has no equal. */
 type Compiled = {
   readonly type: CelType
@@ -34,8 +35,16 @@ type Compiled = {
   readonly sql: (names: SqlNames) => string
 }
 
-/** A checked expression: `run` never throws, given that every feature in `needs` is known. `reads` are all it looks at. */
-export type Expression = Compiled & { readonly needs: readonly string[]; readonly reads: readonly string[] }
+type NumberOf = (scope: Scope) => number
+type ScalarOf = (scope: Scope) => number | string | boolean
+
+/** A checked expression: `run` never throws, given that every feature it needs is known; `unknownOf` names one that is not. */
+export type Expression = Compiled & {
+  readonly needs: readonly string[]
+  readonly unknownOf: (features: Features) => string | null
+  /** All that it looks at. */
+  readonly reads: readonly string[]
+}
 
 const requestTypes: Readonly<Record<string, CelType>> = {
   model: 'string',
@@ -79,16 +88,14 @@ const requestField = (node: ASTNode, field: string): Compiled => {
   return { type, run: ({ context }) => context.request[key] as Value, sql }
 }
 
-const unknownOf = { double: Number.NaN, string: '', bool: false } as const
-
 const candidateField = (compiler: Compiler, node: ASTNode, field: string): Compiled => {
   if (!compiler.features) return fail(node, 'candidate cannot be used here: this is asked once per request')
   if (field === 'model') return { type: 'string', run: ({ model }) => model, sql: ({ model }) => model }
   const type = Object.hasOwn(compiler.features, field) ? compiler.features[field] : undefined
   if (!type) return fail(node, `candidate has no '${field}'; it has: model, ${names(compiler.features)}`)
   compiler.needs.add(field)
-  const unknown = unknownOf[type]
-  return { type, run: ({ features }) => features[field] ?? unknown, sql: ({ feature }) => feature(field) }
+  const [unknown, read] = [unknownValue[type], featureReader(field)]
+  return { type, run: ({ features }) => read(features) ?? unknown, sql: ({ feature }) => feature(field) }
 }
 
 const select = (compiler: Compiler, node: ASTNode, [base, field]: [ASTNode, string]): Compiled => {
@@ -96,7 +103,7 @@ const select = (compiler: Compiler, node: ASTNode, [base, field]: [ASTNode, stri
   if (base.op === 'id' && base.args === 'candidate') return candidateField(compiler, node, field)
   const object = walk(compiler, base)
   if (object.type !== 'map') return fail(node, `'.${field}' needs a map, found ${object.type}`)
-  const run = (scope: Scope) => tagOf(object.run(scope), field) ?? ''
+  const run = (scope: Scope) => tagOf(object.run(scope) as Tags, field) ?? ''
   return operation('string', [object], run, (map) => `${map}[${sqlString(field)}]`)
 }
 
@@ -104,13 +111,8 @@ const index = (compiler: Compiler, node: ASTNode, [base, key]: [ASTNode, ASTNode
   const [object, at] = [walk(compiler, base), walk(compiler, key)]
   if (object.type !== 'map') return fail(node, `'[…]' needs a map, found ${object.type}`)
   if (at.type !== 'string') return fail(key, `a tag's name is a string, found ${at.type}`)
-  const run = (scope: Scope) => tagOf(object.run(scope), at.run(scope) as string) ?? ''
+  const run = (scope: Scope) => tagOf(object.run(scope) as Tags, at.run(scope) as string) ?? ''
   return operation('string', [object, at], run, (map, name) => `${map}[${name}]`)
-}
-
-const tagOf = (tags: Value, name: string): string | undefined => {
-  const map = tags as Record<string, string>
-  return Object.hasOwn(map, name) ? map[name] : undefined
 }
 
 const binary = (compiler: Compiler, node: ASTNode, [left, right]: [ASTNode, ASTNode]): Compiled => {
@@ -121,8 +123,7 @@ const binary = (compiler: Compiler, node: ASTNode, [left, right]: [ASTNode, ASTN
     if (node.op === '+' && a.type === 'string' && b.type === 'string')
       return operation('string', [a, b], (scope) => (a.run(scope) as string) + (b.run(scope) as string), sqlConcat)
     if (a.type !== 'double' || b.type !== 'double') return mismatch()
-    const compute = arithmetic[node.op as keyof typeof arithmetic]
-    const run = (scope: Scope) => compute(a.run(scope) as number, b.run(scope) as number)
+    const run = arithmetic[node.op as keyof typeof arithmetic](a.run as NumberOf, b.run as NumberOf)
     return operation('double', [a, b], run, node.op === '%' ? declineRemainder : infix)
   }
   const scalar = a.type === b.type && (a.type === 'double' || a.type === 'string' || a.type === 'bool')
@@ -131,7 +132,7 @@ const binary = (compiler: Compiler, node: ASTNode, [left, right]: [ASTNode, ASTN
   const literals = [left, right].map(({ op, args }) => (op === 'value' ? args : null))
   const inOrder = (x: string, y: string) => sqlTextOrder(node.op, x, y, literals)
   const sql = a.type === 'string' && node.op in comparison ? inOrder : infix
-  return operation('bool', [a, b], (scope) => test(a.run(scope) as string, b.run(scope) as string), sql)
+  return operation('bool', [a, b], test(a.run as ScalarOf, b.run as ScalarOf), sql)
 }
 
 const membership = (compiler: Compiler, node: ASTNode, [left, right]: [ASTNode, ASTNode]): Compiled => {
@@ -140,7 +141,7 @@ const membership = (compiler: Compiler, node: ASTNode, [left, right]: [ASTNode, 
     return operation(
       'bool',
       [container, item],
-      (scope) => tagOf(container.run(scope), item.run(scope) as string) !== undefined,
+      (scope) => tagOf(container.run(scope) as Tags, item.run(scope) as string) !== undefined,
       (map, name) => `mapContains(${map}, ${name})`,
     )
   if (container.type === `list<${item.type}>`)
@@ -224,7 +225,8 @@ const call = (compiler: Compiler, node: ASTNode, [name, args]: [string, ASTNode[
     const field = arg.args[1]
     candidateField(compiler, arg, field)
     compiler.guarded.add(field)
-    const run = ({ features }: Scope) => features[field] !== null && features[field] !== undefined
+    const read = featureReader(field)
+    const run = ({ features }: Scope) => read(features) !== null
     return { type: 'bool', run, sql: ({ known }) => known(field) }
   }
   if (name === 'size' && arg && args.length === 1) {
@@ -292,5 +294,6 @@ export const compileCel = (source: string, wanted: CelType, features: FeatureTyp
   const compiled = walk(compiler, parseCel(source))
   if (compiled.type !== wanted) throw new CelError(`column 1: this is ${compiled.type}, wanted ${wanted}`)
   const reads = [...compiler.needs]
-  return { ...compiled, needs: reads.filter((name) => !compiler.guarded.has(name)), reads }
+  const needs = reads.filter((name) => !compiler.guarded.has(name))
+  return { ...compiled, needs, unknownOf: unknownFinder(needs), reads }
 }

@@ -3,14 +3,16 @@
 // opens a socket or looks at the environment, so the same context always gives the same bits.
 import type { Expression, Scope } from './cel.ts'
 import { draw } from './chance.ts'
-import { type Candidate, type Context, type Decision, type Exclusion, engineVersion, type Reason } from './record.ts'
-
-export type Per = 'request' | 'session' | 'user' | 'tenant'
-type Choose =
-  | { readonly kind: 'highest' }
-  | { readonly kind: 'lowest' }
-  | { readonly kind: 'weighted'; readonly weights: Readonly<Record<string, number>>; readonly per: Per }
-  | { readonly kind: 'softmax'; readonly temperature: number; readonly per: Per }
+import { type Choose, choose, type Explore, keyOf, normalised, nothingKnown, type Per, pick } from './choose.ts'
+import {
+  type Candidate,
+  type Context,
+  type Decision,
+  type Exclusion,
+  engineVersion,
+  type Features,
+  type Reason,
+} from './record.ts'
 
 /** One compiled strategy. */
 export type Body = {
@@ -20,12 +22,7 @@ export type Body = {
   readonly filters: readonly { readonly name: string; readonly test: Expression }[]
   readonly score: Expression | null
   readonly choose: Choose
-  readonly explore: {
-    readonly rate: number
-    readonly floor: number
-    readonly per: Per
-    readonly unless: Expression | null
-  } | null
+  readonly explore: Explore | null
   readonly attemptsMax: number
 }
 /** A compiled policy: strategies under rules and splits. */
@@ -41,45 +38,62 @@ export type Node =
       readonly arms: readonly { readonly name: string; readonly share: number; readonly use: Node }[]
     }
 
-type Judged = Pick<Decision, 'candidates' | 'chosen' | 'explored' | 'plan' | 'path' | 'reason'>
-type Draw = (per: Per, stream: string) => number
-
-const keyOf = (context: Context, per: Per): string => {
-  switch (per) {
-    case 'request':
-      return context.id
-    case 'session':
-      return context.session || context.id
-    case 'user':
-      return context.request.user || context.id
-    case 'tenant':
-      return context.request.tenant || context.id
-  }
+/**
+ * A decision before it is put into words, everything by the candidate's place: all that a replay adds up. To name it for a
+ * record costs as much again.
+ */
+export type Judged = {
+  /** Null where the candidate is eligible. */
+  readonly exclusions: readonly (Exclusion | null)[]
+  readonly scores: readonly (number | null)[]
+  readonly probabilities: readonly number[]
+  /** The place of the choice; −1 where nothing is eligible. */
+  readonly chosen: number
+  readonly reason: Reason
+  readonly path: readonly string[]
+  /** The judgement of the strategy that chose, by which the others follow the choice. */
+  readonly ranked: { readonly body: Body } & Pick<Judged, 'exclusions' | 'scores' | 'probabilities'>
 }
 
 /** Decides one request under a compiled policy. */
 export const decide = (root: Node, policy: Decision['policy'], context: Context): Decision => {
-  const drawFor: Draw = (per, stream) => draw(keyOf(context, per), policy.hash, stream)
-  const judged = judge(root, context, drawFor, '')
-  const probability = judged.candidates.find((candidate) => candidate.model === judged.chosen)?.probability ?? 0
-  return { engine: engineVersion, policy: { name: policy.name, hash: policy.hash }, ...judged, probability }
+  const { name, hash } = policy
+  const judged = judge(root, hash, context)
+  const { exclusions, scores, probabilities, reason } = judged
+  const candidates = context.candidates.map(({ model, features }, place): Candidate => {
+    const exclusion = exclusions[place] as Exclusion | null
+    const probability = probabilities[place] as number
+    return { model, eligible: exclusion === null, exclusion, score: scores[place] ?? null, probability, features }
+  })
+  return {
+    engine: engineVersion,
+    policy: { name, hash },
+    candidates,
+    chosen: candidates[judged.chosen]?.model ?? null,
+    explored: reason === 'explore',
+    plan: planOf(judged, context.candidates),
+    path: [...judged.path],
+    reason,
+    probability: probabilities[judged.chosen] ?? 0,
+  }
 }
 
-const judge = (node: Node, context: Context, drawFor: Draw, at: string): Judged => {
+/** The same decision without its words; `hash` is the policy's, by which chance goes, and `at` the way to the node. */
+export const judge = (node: Node, hash: string, context: Context, at = ''): Judged => {
   switch (node.kind) {
     case 'body':
-      return judgeBody(node, context, drawFor, at)
+      return judgeBody(node, hash, context, at)
     case 'rules': {
       const scope: Scope = { context, model: '', features: {} }
       for (const rule of node.rules) {
         if (rule.when && !rule.when.run(scope)) continue
-        const judged = judge(rule.use, context, drawFor, `${at}/rule:${rule.name}`)
+        const judged = judge(rule.use, hash, context, `${at}/rule:${rule.name}`)
         return { ...judged, path: [`rule:${rule.name}`, ...judged.path] }
       }
       throw new RangeError('a rules list without a last rule for all other requests cannot be loaded')
     }
     case 'split':
-      return judgeSplit(node, context, drawFor, at)
+      return judgeSplit(node, hash, context, at)
   }
 }
 
@@ -87,181 +101,127 @@ const judge = (node: Node, context: Context, drawFor: Draw, at: string): Judged 
  * The probability of a model is the share-weighted sum over the arms, because replay asks how likely the logged choice
  * was before any draw. An arm that can serve nothing passes its share on to the others. The drawn arm gives the rest.
  */
-const judgeSplit = (node: Extract<Node, { kind: 'split' }>, context: Context, drawFor: Draw, at: string): Judged => {
-  const judgements = node.arms.map((arm) => judge(arm.use, context, drawFor, `${at}/arm:${arm.name}`))
-  const open = node.arms.map((arm, a) => (judgements[a]?.chosen === null ? 0 : arm.share))
+const judgeSplit = (node: Extract<Node, { kind: 'split' }>, hash: string, context: Context, at: string): Judged => {
+  const judgements = node.arms.map((arm) => judge(arm.use, hash, context, `${at}/arm:${arm.name}`))
+  const open = node.arms.map((arm, a) => (judgements[a]?.chosen === -1 ? 0 : arm.share))
   const shares = open.some((share) => share > 0) ? normalised(open) : node.arms.map((arm) => arm.share)
-  const drawn = pick(shares, drawFor(node.per, `split:${at}`))
+  const drawn = pick(shares, draw(keyOf(context, node.per), hash, `split:${at}`))
   const judged = judgements[drawn] as Judged
-  const candidates = judged.candidates.map((candidate, index): Candidate => {
-    const arms = judgements.map((judgement) => judgement.candidates[index] as Candidate)
-    const eligible = arms.some((arm, a) => arm.eligible && (shares[a] ?? 0) > 0)
-    const probability = arms.reduce((sum, arm, a) => sum + (shares[a] ?? 0) * arm.probability, 0)
-    return {
-      ...candidate,
-      eligible,
-      exclusion: eligible ? null : candidate.exclusion,
-      probability: Math.min(1, probability),
-    }
-  })
-  return { ...judged, candidates, path: [`arm:${node.arms[drawn]?.name}`, ...judged.path] }
+  const isOpen = (place: number) => judgements.some((arm, a) => arm.exclusions[place] === null && (shares[a] ?? 0) > 0)
+  const probabilities = context.candidates.map((_, place) =>
+    Math.min(
+      1,
+      judgements.reduce((sum, arm, a) => sum + (shares[a] ?? 0) * (arm.probabilities[place] as number), 0),
+    ),
+  )
+  const exclusions = judged.exclusions.map((exclusion, place) => (isOpen(place) ? null : exclusion))
+  return { ...judged, exclusions, probabilities, path: [`arm:${node.arms[drawn]?.name}`, ...judged.path] }
 }
 
 /** Every request passes here, in the router and a million times in a replay: plain loops, and nothing made twice. */
-const judgeBody = (body: Body, context: Context, drawFor: Draw, at: string): Judged => {
-  const considered = context.candidates
-  const pinned = considered.some(({ model }) => model === context.request.model)
-  const judgements = considered.map(({ model, features }) => judgeCandidate(body, { context, model, features }, pinned))
-  const open = byModel(considered).filter((place) => !judgements[place]?.exclusion)
-  const models = open.map((place) => (considered[place] as Considered).model)
-  const scores = open.map((place) => (judgements[place] as Judgement).score ?? 0)
-  const choice = choose(body, context, drawFor, at, models, scores)
-  const candidates = considered.map(({ model, features }, place): Candidate => {
-    const { exclusion, score } = judgements[place] as Judgement
-    const probability = exclusion ? 0 : (choice.probabilities[open.indexOf(place)] ?? 0)
-    return { model, eligible: !exclusion, exclusion, score, probability, features }
-  })
-  const reason: Reason =
-    models.length === 0 ? 'none-eligible' : pinned ? 'pinned' : models.length === 1 ? 'only-candidate' : choice.reason
-  return {
-    candidates,
-    chosen: models[choice.index] ?? null,
-    explored: reason === 'explore',
-    plan: planOf(body, models, scores, choice),
-    path: [],
-    reason,
+const judgeBody = (body: Body, hash: string, context: Context, at: string): Judged => {
+  const { candidates: considered, request } = context
+  const { places, models } = rosterOf(considered)
+  const pinned = models.has(request.model)
+  const count = considered.length
+  const exclusions = new Array<Exclusion | null>(count)
+  const scores = new Array<number | null>(count)
+  const probabilities = new Array<number>(count)
+  const scope = { context, model: '', features: nothingKnown }
+  for (let place = 0; place < count; place++) {
+    const { model, features } = considered[place] as Considered
+    scope.model = model
+    scope.features = features
+    const excluded = exclusionOf(body, scope, pinned)
+    const scored = excluded || !body.score ? null : scoreOf(body.score, scope)
+    const isScore = typeof scored === 'number'
+    exclusions[place] = excluded ?? (isScore || pinned ? null : scored)
+    scores[place] = isScore ? scored : null
+    probabilities[place] = 0
   }
+  const open: number[] = []
+  for (const place of places) if (exclusions[place] === null) open.push(place)
+  const choice = choose(body, hash, context, at, open, scores)
+  for (let index = 0; index < open.length; index++)
+    probabilities[open[index] as number] = choice.probabilities[index] as number
+  const reason: Reason =
+    open.length === 0 ? 'none-eligible' : pinned ? 'pinned' : open.length === 1 ? 'only-candidate' : choice.reason
+  const ranked = { body, exclusions, scores, probabilities }
+  return { exclusions, scores, probabilities, chosen: open[choice.index] ?? -1, reason, path: noPath, ranked }
 }
+
+const noPath: readonly string[] = []
 
 type Considered = Context['candidates'][number]
 
-/** The candidates' places in the order of their models' names: by which ties break, and chance is laid out. */
-const byModel = (considered: readonly Considered[]): readonly number[] => {
-  if (ordered.of === considered) return ordered.places
+/** The candidates' places in the order of their models' names, by which ties break and chance is laid out; and these names. */
+type Roster = {
+  readonly listed: readonly string[]
+  readonly places: readonly number[]
+  readonly models: ReadonlySet<string>
+}
+
+const rosterOf = (considered: readonly Considered[]): Roster => {
+  const { listed } = roster
+  let at = 0
+  while (at < considered.length && considered[at]?.model === listed[at]) at++
+  if (at === considered.length && at === listed.length) return roster
   const places = considered.map((_, place) => place)
   places.sort((a, b) => ((considered[a] as Considered).model < (considered[b] as Considered).model ? -1 : 1))
-  ordered = { of: considered, places }
-  return places
+  const models = considered.map(({ model }) => model)
+  roster = { listed: models, places, models: new Set(models) }
+  return roster
 }
-/** The order found last: a replay asks several policies about the same candidates. */
-let ordered: { readonly of: readonly Considered[]; readonly places: readonly number[] } = { of: [], places: [] }
+/** The one found last: most requests of a router, and of a log, consider the same models. */
+let roster: Roster = { listed: [], places: [], models: new Set() }
 
-type Judgement = { readonly exclusion: Exclusion | null; readonly score: number | null }
-
-/** A pinned model needs no score: the client has chosen. */
-const judgeCandidate = (body: Body, scope: Scope, pinned: boolean): Judgement => {
-  const exclusion = exclusionOf(body, scope, pinned)
-  if (exclusion || !body.score) return { exclusion, score: null }
-  const unknown = unknownOf(body.score, scope)
-  if (unknown) return { exclusion: pinned ? null : unknown, score: null }
-  const score = body.score.run(scope) as number
-  if (Number.isFinite(score)) return { exclusion: null, score }
-  return { exclusion: pinned ? null : { kind: 'score-not-finite' }, score: null }
-}
+const notRequested: Exclusion = { kind: 'not-requested' }
+const notInPolicy: Exclusion = { kind: 'not-in-policy' }
+const breakerOpen: Exclusion = { kind: 'breaker-open' }
+const scoreNotFinite: Exclusion = { kind: 'score-not-finite' }
 
 const exclusionOf = (body: Body, scope: Scope, pinned: boolean): Exclusion | null => {
   const { context, model, features } = scope
-  if (pinned && model !== context.request.model) return { kind: 'not-requested' }
-  if (!pinned && body.candidates && !body.candidates.has(model)) return { kind: 'not-in-policy' }
+  if (pinned && model !== context.request.model) return notRequested
+  if (!pinned && body.candidates && !body.candidates.has(model)) return notInPolicy
   const needed = context.request.input_tokens + (context.request.output_tokens_max ?? 0)
   const { context_tokens_max: tokensMax } = features
   if (typeof tokensMax === 'number' && needed > tokensMax)
     return { kind: 'context-window', needed_tokens: needed, tokens_max: tokensMax }
-  if (features.breaker === 'open') return { kind: 'breaker-open' }
+  if (features.breaker === 'open') return breakerOpen
   for (const { name, test } of body.filters) {
-    const unknown = unknownOf(test, scope)
+    const unknown = unknownOf(test, features)
     if (unknown) return unknown
     if (!test.run(scope)) return { kind: 'rule', name }
   }
   return null
 }
 
-const unknownOf = (expression: Expression, { features }: Scope): Exclusion | null => {
-  for (const feature of expression.needs)
-    if (features[feature] === null || features[feature] === undefined) return { kind: 'feature-unknown', feature }
-  return null
+/** A candidate's score, or why it has none. A pinned model needs none: the client has chosen. */
+const scoreOf = (score: Expression, scope: Scope): number | Exclusion => {
+  const unknown = unknownOf(score, scope.features)
+  if (unknown) return unknown
+  const value = score.run(scope) as number
+  return Number.isFinite(value) ? value : scoreNotFinite
 }
 
-type Choice = { readonly index: number; readonly probabilities: readonly number[]; readonly reason: Reason }
-
-/** The choice among the eligible, `models` sorted by name; every probability in closed form. */
-const choose = (
-  body: Body,
-  context: Context,
-  drawFor: Draw,
-  at: string,
-  models: readonly string[],
-  scores: readonly number[],
-): Choice => {
-  const count = models.length
-  if (count <= 1) return { index: count - 1, probabilities: count === 1 ? [1] : [], reason: body.choose.kind }
-  const base = baseProbabilities(body.choose, models, scores)
-  const rate = explorationRate(body, context, count)
-  const probabilities = rate > 0 ? base.map((p) => (1 - rate) * p + rate / count) : base
-  const { explore, choose: how } = body
-  if (explore && rate > 0 && drawFor(explore.per, `explore:${at}`) < rate)
-    return { index: Math.floor(drawFor(explore.per, `explore-arm:${at}`) * count), probabilities, reason: 'explore' }
-  const certain = base.indexOf(1)
-  const index = certain >= 0 ? certain : pick(base, drawFor('per' in how ? how.per : 'request', `choose:${at}`))
-  return { index, probabilities, reason: how.kind }
-}
-
-/** Epsilon, raised so that every eligible model has at least the floor: `max(rate, floor × count)`, at most 1. */
-const explorationRate = ({ explore }: Body, context: Context, count: number): number => {
-  if (!explore || explore.unless?.run({ context, model: '', features: {} })) return 0
-  return Math.min(1, Math.max(explore.rate, explore.floor * count))
-}
-
-const baseProbabilities = (how: Choose, models: readonly string[], scores: readonly number[]): number[] => {
-  switch (how.kind) {
-    case 'highest':
-    case 'lowest': {
-      const best = how.kind === 'highest' ? Math.max(...scores) : Math.min(...scores)
-      const winner = scores.indexOf(best)
-      return scores.map((_, index) => (index === winner ? 1 : 0))
-    }
-    case 'weighted':
-      // Models without a weight stand by: they share the traffic only when no weighted one is left.
-      return normalised(models.map((model) => (Object.hasOwn(how.weights, model) ? (how.weights[model] ?? 0) : 0)))
-    case 'softmax': {
-      const best = Math.max(...scores)
-      return normalised(scores.map((score) => Math.exp((score - best) / how.temperature)))
-    }
-  }
-}
-
-const normalised = (weights: readonly number[]): number[] => {
-  const sum = weights.reduce((total, weight) => total + weight, 0)
-  return weights.map((weight) => (sum > 0 ? weight / sum : 1 / weights.length))
-}
-
-/** The index into which `u` in [0, 1) falls; never one of probability 0. */
-const pick = (probabilities: readonly number[], u: number): number => {
-  let sum = 0
-  let last = 0
-  for (let index = 0; index < probabilities.length; index++) {
-    const probability = probabilities[index] as number
-    if (probability <= 0) continue
-    sum += probability
-    last = index
-    if (u < sum) return index
-  }
-  return last
+const unknownOf = (expression: Expression, features: Features): Exclusion | null => {
+  const feature = expression.unknownOf(features)
+  return feature === null ? null : { kind: 'feature-unknown', feature }
 }
 
 /** The choice first, then the best of the rest by score (by probability where there is none), within the attempt budget. */
-const planOf = (body: Body, models: readonly string[], scores: readonly number[], choice: Choice): string[] => {
+export const planOf = ({ chosen, ranked }: Judged, considered: readonly Considered[]): string[] => {
+  const { body, exclusions, scores, probabilities } = ranked
   const sign = body.choose.kind === 'lowest' ? -1 : 1
-  const rank = (index: number): number =>
-    body.score ? sign * (scores[index] ?? 0) : (choice.probabilities[index] ?? 0)
-  const plan: string[] = []
-  let next = choice.index
-  while (next >= 0) {
-    plan.push(models[next] as string)
-    if (plan.length === body.attemptsMax) break
+  const rank = (place: number): number => (body.score ? sign * (scores[place] ?? 0) : (probabilities[place] as number))
+  const planned: number[] = []
+  for (let next = chosen; next >= 0; ) {
+    planned.push(next)
+    if (planned.length === body.attemptsMax) break
     next = -1
-    for (let index = 0; index < models.length; index++)
-      if (!plan.includes(models[index] as string) && (next < 0 || rank(index) > rank(next))) next = index
+    for (const place of rosterOf(considered).places)
+      if (exclusions[place] === null && !planned.includes(place) && (next < 0 || rank(place) > rank(next))) next = place
   }
-  return plan
+  return planned.map((place) => (considered[place] as Considered).model)
 }

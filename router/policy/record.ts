@@ -15,6 +15,20 @@ const text = (max: number) => z.string().max(max)
 const finite = z.number()
 const amount = finite.min(0)
 
+/** A client may call a tag `__proto__`; zod leaves out a key of that name, so it travels through the schema under another. */
+const protoName = '__proto__'
+const hiddenName = '\u0000proto'
+const renamed = <Value>(value: Value, from: string, to: string): Value =>
+  value !== null && typeof value === 'object' && Object.hasOwn(value, from)
+    ? (Object.fromEntries(Object.entries(value).map(([key, text]) => [key === from ? to : key, text])) as Value)
+    : value
+const tagsSchema = z
+  .preprocess(
+    (value) => renamed(value, protoName, hiddenName),
+    z.record(z.string(), text(textMax.tag)).transform((tags) => renamed(tags, hiddenName, protoName)),
+  )
+  .default({})
+
 export const requestSchema = z.object({
   /** What the client asked for: a model's name, a policy's name, or `auto`. */
   model: text(textMax.model),
@@ -25,7 +39,7 @@ export const requestSchema = z.object({
   tier: text(textMax.tier).default(''),
   tenant: text(textMax.tenant).default(''),
   user: text(textMax.user).default(''),
-  tags: z.record(z.string(), text(textMax.tag)).default({}),
+  tags: tagsSchema,
 })
 /** What is known of a request before anything is decided. */
 export type RequestFeatures = z.infer<typeof requestSchema>
@@ -98,6 +112,8 @@ export const outcomeSchema = z.object({
   stream_end: z.enum(streamEnds).nullable().default(null),
   /** Feedback joined later, 0 to 1; null while there is none. */
   quality: finite.min(0).max(1).nullable().default(null),
+  /** When that feedback came, ISO 8601; null or absent where nobody knows. */
+  quality_time: z.iso.datetime({ offset: true }).nullable().optional(),
   /** The same as a judge model sees it, where one was asked: precise, and corrected by people's in a replay. */
   quality_judge: finite.min(0).max(1).nullable().optional(),
 })

@@ -1,7 +1,7 @@
 // What the SQL of a policy is written with: the columns of `otel.routing_decisions` that a policy may look at, lambdas over the
 // candidates of a row, draws, and the columns that are added layer by layer. Everything here only spells; nothing decides.
 import type { FeatureTypes } from './cel.ts'
-import type { Per } from './decide.ts'
+import type { Per } from './choose.ts'
 import { SqlDeclined, type SqlNames, sqlString } from './sql-text.ts'
 
 /** The features that have a column `candidates.<name>` of their own; all others stand in `candidates.extra` as JSON. */

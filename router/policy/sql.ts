@@ -22,20 +22,62 @@ export type PolicySql = {
   readonly exclusions: string
 }
 
+/** Several policies over one source of rows; what they say alike is computed once. */
+export type PoliciesSql = Pick<PolicySql, 'over'> & { readonly judged: readonly Omit<PolicySql, 'over'>[] }
+
 /**
  * Compiles a policy. `features` are the types that it was parsed with; `prefix` begins the names of its columns, so that two
  * policies can judge the same rows. Throws SqlDeclined for what has no equal in SQL. Two limits: a text feature that is ''
  * counts as unknown, and ties between model names with characters beyond U+FFFF may break otherwise.
  */
 export const compilePolicySql = (policy: Policy, features: FeatureTypes, prefix = 'policy'): PolicySql => {
-  if (!/^[a-z]\w*$/.test(prefix)) throw new RangeError(`a prefix is a word in lower case, found '${prefix}'`)
+  const columns = startColumns()
+  return { over: columns.over(prefix), ...compileInto(columns, policy, features, prefix) }
+}
+
+/** Compiles policies that judge the same rows, each as `compilePolicySql` would; throws like it. */
+export const compilePoliciesSql = (
+  policies: readonly Policy[],
+  features: FeatureTypes,
+  prefix = 'policy',
+): PoliciesSql => {
+  const columns = startColumns()
+  const judged = policies.map((policy, at) => compileInto(columns, policy, features, `${prefix}${at}`))
+  return { over: columns.over(prefix), judged }
+}
+
+/** Columns by layer. What was written before, in that layer or an earlier one, keeps its first name. */
+const startColumns = () => {
   const layers: string[][] = []
-  const column = (layer: number, what: string, sql: string): string => {
-    const name = `${prefix}_${what}`
+  const known = new Map<string, { readonly layer: number; readonly name: string }>()
+  const add = (layer: number, name: string, sql: string): string => {
+    const before = known.get(sql)
+    if (before && before.layer <= layer) return before.name
     while (layers.length <= layer) layers.push([])
-    if (!layers[layer]?.some((line) => line.endsWith(` AS ${name}`))) layers[layer]?.push(`${sql} AS ${name}`)
+    layers[layer]?.push(`${sql} AS ${name}`)
+    known.set(sql, { layer, name })
     return name
   }
+  const over = (prefix: string) => (source: string) => {
+    if (layers.length === 0) return `SELECT * FROM ${source}`
+    const steps = layers.map((columns, at) => {
+      const from = at === 0 ? source : `${prefix}_layer_${at - 1}`
+      const sql = columns.length === 0 ? '' : `,\n    ${columns.join(',\n    ')}`
+      return `${prefix}_layer_${at} AS (\n  SELECT *${sql}\n  FROM ${from}\n)`
+    })
+    return `WITH ${steps.join(', ')}\nSELECT * FROM ${prefix}_layer_${layers.length - 1}`
+  }
+  return { add, over }
+}
+
+const compileInto = (
+  { add }: ReturnType<typeof startColumns>,
+  policy: Policy,
+  features: FeatureTypes,
+  prefix: string,
+): Omit<PolicySql, 'over'> => {
+  if (!/^[a-z]\w*$/.test(prefix)) throw new RangeError(`a prefix is a word in lower case, found '${prefix}'`)
+  const column = (layer: number, what: string, sql: string): string => add(layer, `${prefix}_${what}`, sql)
   let numbered = 0
   const compiler: Compiler = {
     policyHash: policy.hash,
@@ -51,21 +93,13 @@ export const compilePolicySql = (policy: Policy, features: FeatureTypes, prefix 
     },
   }
   const { layer, ...judged } = compileNode(compiler, policy.root, '')
-  const result = {
+  return {
     chosen: column(layer, 'chosen', judged.chosen),
     probabilities: column(layer, 'probabilities', judged.probabilities),
     scores: column(layer, 'scores', judged.scores),
     exclusions: column(layer, 'exclusions', judged.exclusions),
     eligible: column(layer, 'eligible', `arrayMap(o -> toBool(o), ${judged.open})`),
   }
-  const over = (source: string): string => {
-    const steps = layers.map((columns, at) => {
-      const from = at === 0 ? source : `${prefix}_layer_${at - 1}`
-      return `${prefix}_layer_${at} AS (\n  SELECT *,\n    ${columns.join(',\n    ')}\n  FROM ${from}\n)`
-    })
-    return `WITH ${steps.join(', ')}\nSELECT * FROM ${prefix}_layer_${layers.length - 1}`
-  }
-  return { over, ...result }
 }
 
 const compileNode = (compiler: Compiler, node: Node, at: string): Judged => {

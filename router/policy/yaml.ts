@@ -1,6 +1,6 @@
 // YAML (or JSON) against a schema, with every mistake reported at once: file and line, path to the field, what was found,
 // what is wanted. Used for signalbox.yaml and for policies; the caller decides which exception carries the problems.
-import { LineCounter, parseDocument } from 'yaml'
+import { isMap, isScalar, LineCounter, parseDocument } from 'yaml'
 import type { z } from 'zod'
 
 const textLengthMax = 1_000_000
@@ -60,8 +60,18 @@ export const parseYaml = <T>(text: string, schema: z.ZodType<T>, where: string):
   }
   const result = schema.safeParse(raw)
   if (result.success) return { ok: true, value: result.data, raw, lineOf }
-  return {
-    ok: false,
-    problems: result.error.issues.map((issue) => `${where}:${lineOf(issue.path as Path)}: ${issueText(issue, raw)}`),
+  const keyLineOf = (path: Path, key: string): number => {
+    const map = path.length === 0 ? document.contents : document.getIn(path, true)
+    const pair = isMap(map) ? map.items.find((item) => isScalar(item.key) && item.key.value === key) : undefined
+    const range = isScalar(pair?.key) ? pair.key.range : null
+    return range ? lines.linePos(range[0]).line : lineOf(path)
   }
+  const problemsOf = (issue: z.core.$ZodIssue): string[] =>
+    issue.code === 'unrecognized_keys'
+      ? issue.keys.map((key) => {
+          const text = issueText({ ...issue, keys: [key] }, raw)
+          return `${where}:${keyLineOf(issue.path as Path, key)}: ${text}`
+        })
+      : [`${where}:${lineOf(issue.path as Path)}: ${issueText(issue, raw)}`]
+  return { ok: false, problems: result.error.issues.flatMap(problemsOf) }
 }

@@ -1,7 +1,6 @@
-// A candidate's sums in SQL: its policy compiled over the rows, what its probabilities say of each, and every term of every
-// metric added up by group of clusters, in one query that gives one row of arrays. It is tally.ts over columns; the few rows
-// that a report names come back as ids, and are read and decided by the same code as everywhere.
-import type { PolicySql } from '../../../router/policy/sql.ts'
+// Candidates' sums in SQL: their policies compiled over the rows, what their probabilities say of each, and every term of every
+// metric added up by group of clusters, all in the one query that also sums up the log. It is tally.ts over columns; the few
+// rows that a report names come back as the ends of their ids, and are read and decided by the same code as everywhere.
 import { metricCount, metricNames } from '../../estimate/metrics.ts'
 import { type Term, termAt, termCount, terms } from '../../estimate/terms.ts'
 import type { Goal } from '../../judge/gate.ts'
@@ -11,10 +10,7 @@ import {
   byMetricCount,
   type CandidateTally,
   influenceMax,
-  kindsShownMax,
   overlapBins,
-  partGroups,
-  partTerms,
   sampleMax,
   scalarAt,
   startTally,
@@ -23,215 +19,218 @@ import {
   wholeAt,
   wholeCount,
 } from '../tallies.ts'
-import { loggedRows, measuredOf, predictedSql, type SumsRow, settings, sumBy } from './columns.ts'
+import { measuredOf, predictedSql, readParts, type SumsRow, sumBy, sumByPart } from './columns.ts'
 import { readSpread, spreadSql } from './spread.ts'
-import { differenceOf, factorsOf, weighedSql } from './weighing.ts'
+import { factorsOf, type Named } from './weighing.ts'
 
 /** Metrics of which the report names the rows that move them most. */
-const named: readonly Goal[] = ['cost_usd', 'latency_ms', 'quality']
-const partKeys = (kindsShownMax + 1) * 2 * partGroups
+const influenced: readonly Goal[] = ['cost_usd', 'latency_ms', 'quality']
+/** Terms that every candidate has the same; the log's sums have them. */
+const logged = ['r', 'q', 'qb', 'all', 'productionLow', 'productionHigh'] as const satisfies readonly Term[]
 /** Terms whose sums are those of all rows where every outcome is known. */
 const shared = ['n', 'w', 'u', 'x', 'xe', 'matched'] as const satisfies readonly Term[]
 
-/** One metric's terms; what is `shared` is left out where no outcome is missing. */
-const termsSql = (fit: Fit, metric: number): Partial<Record<Term, string>> => {
+/** One metric's terms that `logged` does not have; what is `shared` is left out where no outcome is missing. */
+const termsSql = (fit: Fit, { name }: Named, metric: number, hasUntried: boolean): Partial<Record<Term, string>> => {
   const [k, f] = [`x_k_${metric}`, factorsOf(fit, metric)]
-  const [r, q, left, qe, qb, qu] = ['r', 'q', 'left', 'qe', 'qb', 'qu'].map((name) => `x_${name}_${metric}`)
+  const [r, q, left, qb] = ['r', 'q', 'left', 'qb'].map((what) => `x_${what}_${metric}`)
+  const [w, u, qe] = [`x_${name}_w`, `x_${name}_u`, `x_${name}_qe_${metric}`]
+  const qu = hasUntried ? `x_${name}_qu_${metric}` : '0.0'
+  const factor = (what: string) => `x_${name}_${what}_${f}`
   const known: Partial<Record<Term, string>> = {
-    wr: `f_w_${f} * ${r}`,
-    r: `${k} * ${r}`,
-    q: `${k} * ${q}`,
-    wq: `f_w_${f} * ${q}`,
+    wr: `${factor('kw')} * ${r}`,
+    wq: `${factor('kw')} * ${q}`,
     qe: `${k} * ${qe}`,
-    qb: `${k} * ${qb}`,
-    qu: `${k} * ${qu}`,
-    weightedSquare: `pow(f_w_${f} * ${r}, 2)`,
-    clipped: `f_clipped_${f} * ${r}`,
-    subGaussian: `f_smooth_${f} * ${r}`,
-    switched: `f_switched_${f} * ${left}`,
-    shrunk: `f_shrunk_${f} * ${left}`,
-    matchedR: `f_same_${f} * ${r}`,
+    ...(hasUntried ? { qu: `${k} * ${qu}` } : {}),
+    weightedSquare: `pow(${factor('kw')} * ${r}, 2)`,
+    clipped: `${factor('clipped')} * ${r}`,
+    subGaussian: `${factor('smooth')} * ${r}`,
+    switched: `${factor('switched')} * ${left}`,
+    shrunk: `${factor('shrunk')} * ${left}`,
+    matchedR: `${factor('matched')} * ${r}`,
   }
   if (!fit.isPartial[metric]) return known
   const missing = `isNull(m_${metric})`
   const low = `(if(${missing}, 0.0, ${r}) - ${q})`
   const high = `(if(${missing}, 1.0, ${r}) - ${q})`
   const difference = (end: string) =>
-    `x_keep * (${qe} - ${qb} + (x_w - 1) * (if(${missing}, toFloat64(x_w ${end} 1), ${r}) - ${q}) - ${qu}`
+    `x_keep * (${qe} - ${qb} + (${w} - 1) * (if(${missing}, toFloat64(${w} ${end} 1), ${r}) - ${q}) - ${qu}`
   return {
     ...known,
-    n: k,
-    w: `f_w_${f}`,
-    u: `${k} * x_u`,
-    x: `${k} * x_x`,
-    xe: `${k} * x_xe`,
-    matched: `f_same_${f}`,
-    all: 'x_keep',
-    candidateLow: `x_keep * (${qe} + x_w * ${low} - ${qu})`,
-    candidateHigh: `x_keep * (${qe} + x_w * ${high} - ${qu} + x_u)`,
-    productionLow: `x_keep * (${qb} + ${low})`,
-    productionHigh: `x_keep * (${qb} + ${high})`,
+    w: factor('kw'),
+    ...(hasUntried ? { u: `${k} * ${u}` } : {}),
+    x: `${k} * x_${name}_x`,
+    xe: `${k} * x_${name}_xe`,
+    matched: factor('matched'),
+    candidateLow: `x_keep * (${qe} + ${w} * ${low} - ${qu})`,
+    candidateHigh: `x_keep * (${qe} + ${w} * ${high} - ${qu} + ${u})`,
     differenceLow: `${difference('<')})`,
-    differenceHigh: `${difference('>')} + x_u)`,
+    differenceHigh: `${difference('>')} + ${u})`,
   }
 }
 
-const wholeSql = {
-  n: 'x_keep',
-  w: 'f_w_all',
-  u: 'x_keep * x_u',
-  x: 'x_keep * x_x',
-  xe: 'x_keep * x_xe',
-  matched: 'f_same_all',
-} as const
+/** The log's own terms of one metric, which stand in every candidate's sums. */
+export const loggedTermsSql = ({ isPartial }: Fit, metric: number): Partial<Record<Term, string>> => {
+  const [k, r, q, qb] = ['k', 'r', 'q', 'qb'].map((what) => `x_${what}_${metric}`)
+  const known = { r: `${k} * ${r}`, q: `${k} * ${q}`, qb: `${k} * ${qb}` }
+  const production = (missing: string) => `x_keep * (${qb} + if(isNull(m_${metric}), ${missing}, ${r}) - ${q})`
+  return isPartial[metric]
+    ? { ...known, n: `${k}`, all: 'x_keep', productionLow: production('0.0'), productionHigh: production('1.0') }
+    : known
+}
 
-const weightVariance = 'greatest(0.0, x_w2 - (1 - x_u) * (1 - x_u))'
-const excessVariance = 'greatest(0.0, x_x2 - x_xe * x_xe)'
+const wholeSql = ({ name }: Named, hasUntried: boolean) => ({
+  w: `x_${name}_kw_all`,
+  ...(hasUntried ? { u: `x_keep * x_${name}_u` } : {}),
+  x: `x_keep * x_${name}_x`,
+  xe: `x_keep * x_${name}_xe`,
+  matched: `x_${name}_matched_all`,
+})
 
-const scalarsSql: Readonly<Record<keyof typeof scalarAt, string>> = {
-  observed: 'f_same_all',
-  untried: 'if(NOT x_same AND x_tried = 0, x_keep, 0.0)',
-  changedChoices: 'toFloat64(NOT x_same)',
-  changedCostUsd: 'if(x_same, 0.0, ifNull(x_to_usd, 0.0))',
-  changedCosts: 'toFloat64(NOT x_same AND isNotNull(x_to_usd))',
-  changedRows: 'toFloat64(x_changed)',
-  weightVariance: `x_keep * x_keep * ${weightVariance}`,
-  excessVariance: `x_keep * x_keep * ${excessVariance}`,
-  turns: "if(session != '', x_keep, 0.0)",
-  changedTurns: "if(session != '' AND NOT x_same, x_keep, 0.0)",
+const weightVariance = ({ name }: Named) => `greatest(0.0, x_${name}_w2 - (1 - x_${name}_u) * (1 - x_${name}_u))`
+const excessVariance = ({ name }: Named) => `greatest(0.0, x_${name}_x2 - x_${name}_xe * x_${name}_xe)`
+
+const scalarsSql = (named: Named): Readonly<Record<keyof typeof scalarAt, string>> => {
+  const { name } = named
+  const same = `x_${name}_same`
+  return {
+    observed: `x_${name}_matched_all`,
+    untried: `if(${same}, 0.0, if(x_${name}_tried = 0, x_keep, 0.0))`,
+    changedChoices: `toFloat64(NOT ${same})`,
+    changedCostUsd: `if(${same}, 0.0, ifNull(x_${name}_usd, 0.0))`,
+    changedCosts: `if(${same}, 0.0, toFloat64(isNotNull(x_${name}_usd)))`,
+    changedRows: `toFloat64(x_${name}_changed)`,
+    weightVariance: `x_keep * x_keep * ${weightVariance(named)}`,
+    excessVariance: `x_keep * x_keep * ${excessVariance(named)}`,
+    turns: "if(session != '', x_keep, 0.0)",
+    changedTurns: `if(${same}, 0.0, if(session != '', x_keep, 0.0))`,
+  }
 }
 
 const byMetricSql = (
   fit: Fit,
+  named: Named,
   metric: number,
   hasUntried: boolean,
 ): Readonly<Record<keyof typeof byMetricAt, string>> => {
+  const { name } = named
   const k = `x_k_${metric}`
   const lacking = [...fit.survey.armNames.keys()].flatMap((arm) => {
     const predicted = predictedSql(metric, arm)
-    return predicted === null ? [] : [`x_t_${arm} > 0 AND isNull(${predicted})`]
+    return predicted === null ? [] : [`x_${name}_t_${arm} > 0 AND isNull(${predicted})`]
   })
   return {
     missing: `if(isNull(m_${metric}), x_keep, 0.0)`,
-    missingWeight: `if(isNull(m_${metric}), f_w_all, 0.0)`,
-    weightVariance: `${k} * ${k} * ${weightVariance}`,
-    excessVariance: `${k} * ${k} * ${excessVariance}`,
-    unpredicted: !hasUntried || lacking.length === 0 ? '0.0' : `toFloat64(x_u > 0 AND (${lacking.join(' OR ')}))`,
+    missingWeight: `if(isNull(m_${metric}), x_${name}_kw_all, 0.0)`,
+    weightVariance: `${k} * ${k} * ${weightVariance(named)}`,
+    excessVariance: `${k} * ${k} * ${excessVariance(named)}`,
+    unpredicted:
+      !hasUntried || lacking.length === 0 ? '0.0' : `toFloat64(x_${name}_u > 0 AND (${lacking.join(' OR ')}))`,
   }
 }
 
-/** The end of an id as a number, by which its row can be found: its beginning is a time, and shared by many. */
-const endOfId = 'toUInt64(bitShiftRight(reinterpretAsUInt128(decision_id), 64))'
-
 /** Ends of ids by rank, the least first: the rank's bits before the id's, as one number that sorts like the pair. */
 const firstIds = (rank: string, max: number, condition: string): string => {
-  const key = `bitOr(bitShiftLeft(toUInt128(${rank}), 64), toUInt128(${endOfId}))`
+  const key = `bitOr(bitShiftLeft(toUInt128(${rank}), 64), toUInt128(x_end))`
   return `arrayMap(x -> toString(toUInt64(x)), groupArraySortedIf(${max})(${key}, ${condition}))`
 }
 
-const partSql = `(x_kind * 2 + x_later) * ${partGroups} + x_group % ${partGroups}`
-
-const metricAggregates = (fit: Fit, metric: number, hasUntried: boolean): string[] => {
+const metricAggregates = (fit: Fit, named: Named, metric: number, hasUntried: boolean): string[] => {
   const { armNames, clusters } = fit.survey
-  const [difference, left] = [differenceOf(metric), `x_left_${metric}`]
-  const inPart = [`x_k_${metric}`, `x_k_${metric} * (x_qb_${metric} + ${left})`, difference]
-  const isHeavy = `x_w > 1 AND isNotNull(m_${metric})`
+  const { name } = named
+  const difference = `x_${name}_d_${metric}`
+  const isHeavy = `if(isNull(m_${metric}), 0, x_${name}_w > 1)`
   // The bits of a number ≥ 0 sort like the number.
   const rank = `bitNot(reinterpretAsUInt64(abs(${difference})))`
-  const isNamed = named.some((name) => name === metricNames[metric])
   return [
-    ...Object.entries(termsSql(fit, metric)).map(
-      ([term, sql]) => `${sumBy(sql, 'x_group', clusters.groupCount)} AS ${term}_${metric}`,
+    ...Object.entries(termsSql(fit, named, metric, hasUntried)).map(
+      ([term, sql]) => `${sumBy(sql, 'x_group', clusters.groupCount)} AS ${name}_${term}_${metric}`,
     ),
-    ...Object.entries(byMetricSql(fit, metric, hasUntried)).map(([name, sql]) => `sum(${sql}) AS ${name}_${metric}`),
-    ...inPart.map((sql, at) => `${sumBy(sql, partSql, partKeys)} AS part_${metric}_${at}`),
-    `${sumBy(`f_w_${factorsOf(fit, metric)} * ${left}`, 'x_arm', armNames.length)} AS residual_${metric}`,
-    `minOrNullIf(x_r_${metric}, ${isHeavy}) AS least_${metric}`,
-    `maxOrNullIf(x_r_${metric}, ${isHeavy}) AS most_${metric}`,
-    ...(isNamed ? [`${firstIds(rank, influenceMax, `${difference} != 0`)} AS movers_${metric}`] : []),
+    ...Object.entries(byMetricSql(fit, named, metric, hasUntried)).map(
+      ([what, sql]) => `sum(${sql}) AS ${name}_${what}_${metric}`,
+    ),
+    `${sumByPart(difference)} AS ${name}_part_${metric}_2`,
+    `${sumBy(`x_${name}_kw_${factorsOf(fit, metric)} * x_left_${metric}`, 'x_arm', armNames.length)} AS ${name}_residual_${metric}`,
+    `minOrNullIf(x_r_${metric}, ${isHeavy}) AS ${name}_least_${metric}`,
+    `maxOrNullIf(x_r_${metric}, ${isHeavy}) AS ${name}_most_${metric}`,
+    ...(influenced.some((goal) => goal === metricNames[metric])
+      ? [`${firstIds(rank, influenceMax, `${difference} != 0`)} AS ${name}_movers_${metric}`]
+      : []),
   ]
 }
 
-/**
- * The query of all sums of one candidate, as one row of numbers and arrays. Without `hasUntried` it
- * holds as long as `untried_rows` comes out as 0.
- */
-export const candidateSql = (fit: Fit, policy: PolicySql, selected: string, hasUntried: boolean): string => {
+/** All sums of one candidate. Without `hasUntried` they hold as long as `NAME_untried_rows` comes out as 0. */
+export const candidateSql = (fit: Fit, named: Named, hasUntried: boolean): string[] => {
   const { armNames, clusters } = fit.survey
-  const octave = `if(x_tried > 0, least(${overlapBins - 1}, floor(-log2(x_tried))), ${overlapBins - 1})`
-  const bin = `if(x_w > 0, floor(log2(x_w) * ${weightBinsPerOctave}) + ${weightBins / 2}, 0)`
+  const { name } = named
+  const [w, tried] = [`x_${name}_w`, `x_${name}_tried`]
+  const octave = `if(${tried} > 0, least(${overlapBins - 1}, floor(-log2(${tried}))), ${overlapBins - 1})`
+  const bin = `if(${w} > 0, floor(log2(${w}) * ${weightBinsPerOctave}) + ${weightBins / 2}, 0)`
   const weightBin = `greatest(0, least(${weightBins - 1}, ${bin}))`
-  const lot = "bitShiftRight(xxHash64(concat(toString(decision_id), '|replay|sample')), 11)"
-  const aggregates = [
-    'toFloat64(count()) AS rows',
-    ...Object.entries(wholeSql).map(([name, sql]) => `${sumBy(sql, 'x_group', clusters.groupCount)} AS whole_${name}`),
-    ...Object.entries(scalarsSql).map(([name, sql]) => `sum(${sql}) AS scalar_${name}`),
-    'max(x_w) AS weight_max',
-    ...armNames.map((_, arm) => `sum(x_keep * x_t_${arm}) AS untried_${arm}`),
-    `${sumBy('1', `x_arm * ${armNames.length} + x_to`, armNames.length ** 2)} AS moves`,
-    `${sumBy('x_keep', octave, overlapBins)} AS overlap`,
-    `${sumBy('x_keep', weightBin, weightBins)} AS weight_keep`,
-    `${sumBy('f_w_all', weightBin, weightBins)} AS weight_sum`,
-    'toFloat64(countIf(x_u > 0)) AS untried_rows',
-    ...measuredOf(fit).flatMap((metric) => metricAggregates(fit, metric, hasUntried)),
-    ...spreadSql(fit, 'x_w'),
-    `${firstIds(lot, sampleMax, 'NOT x_same')} AS sample`,
+  return [
+    ...Object.entries(wholeSql(named, hasUntried)).map(
+      ([what, sql]) => `${sumBy(sql, 'x_group', clusters.groupCount)} AS ${name}_whole_${what}`,
+    ),
+    ...Object.entries(scalarsSql(named)).map(([what, sql]) => `sum(${sql}) AS ${name}_scalar_${what}`),
+    `max(${w}) AS ${name}_weight_max`,
+    ...armNames.map((_, arm) => `sum(x_keep * x_${name}_t_${arm}) AS ${name}_untried_${arm}`),
+    `${sumBy('1', `x_arm * ${armNames.length} + x_${name}_to`, armNames.length ** 2)} AS ${name}_moves`,
+    `${sumBy('x_keep', octave, overlapBins)} AS ${name}_overlap`,
+    `${sumBy('x_keep', weightBin, weightBins)} AS ${name}_weight_keep`,
+    `${sumBy(`x_${name}_kw_all`, weightBin, weightBins)} AS ${name}_weight_sum`,
+    `toFloat64(countIf(x_${name}_u > 0)) AS ${name}_untried_rows`,
+    ...measuredOf(fit).flatMap((metric) => metricAggregates(fit, named, metric, hasUntried)),
+    ...spreadSql(fit, name, w),
+    `${firstIds('x_lot', sampleMax, `NOT x_${name}_same`)} AS ${name}_sample`,
   ]
-  return `SELECT ${aggregates.join(',\n')}\nFROM ${weighedSql(fit, policy, loggedRows(selected), hasUntried)}\n${settings}`
 }
 
-/** The condition of the rows that a report may name, and of few others; null where there are none. */
-export const namedRows = (row: SumsRow): string | null => {
-  const lists = Object.entries(row).filter(([name]) => name === 'sample' || name.startsWith('movers_'))
-  const ends = lists.flatMap(([, found]) => found as readonly string[])
-  return ends.length === 0 ? null : `${endOfId} IN (${[...new Set(ends)].join(', ')})`
-}
+/** The ends of the ids of the rows that a report may name. */
+export const namedEnds = (row: SumsRow, name: string): readonly string[] =>
+  Object.entries(row)
+    .filter(([column]) => column === `${name}_sample` || column.startsWith(`${name}_movers_`))
+    .flatMap(([, found]) => found as readonly string[])
 
-/** A tally of what the query gave, but for the rows that are named. */
-export const readCandidate = (fit: Fit, row: SumsRow): CandidateTally => {
+/** A tally of what the query gave for the log and a candidate, but for the rows that are named. */
+export const readCandidate = (fit: Fit, row: SumsRow, name: string): CandidateTally => {
   const tally = startTally(fit.survey)
-  const list = (name: string) => row[name] as readonly number[]
-  const number = (name: string) => row[name] as number
-  for (const [name, at] of Object.entries(wholeAt))
-    for (const [group, sum] of list(`whole_${name}`).entries()) tally.whole[group * wholeCount + at] = sum
-  for (const [name, at] of Object.entries(scalarAt)) tally.scalars[at] = number(`scalar_${name}`)
+  const list = (column: string) => (row[`${name}_${column}`] ?? []) as readonly number[]
+  const number = (column: string) => row[`${name}_${column}`] as number
+  for (const [what, at] of Object.entries(wholeAt)) {
+    const sums = what === 'n' ? (row.whole_n as readonly number[]) : list(`whole_${what}`)
+    for (const [group, sum] of sums.entries()) tally.whole[group * wholeCount + at] = sum
+  }
+  for (const [what, at] of Object.entries(scalarAt)) tally.scalars[at] = number(`scalar_${what}`)
   tally.extremes.weightMax = number('weight_max')
   tally.untriedArms.set(fit.survey.armNames.map((_, arm) => number(`untried_${arm}`)))
   tally.moves.set(list('moves'))
   tally.overlap.set(list('overlap'))
   for (const [bin, keep] of list('weight_keep').entries())
     tally.weights.set([keep, list('weight_sum')[bin] ?? 0], bin * 2)
-  for (const metric of measuredOf(fit)) readMetric(fit, row, metric, tally)
-  readSpread(row, tally.bins)
+  for (const metric of measuredOf(fit)) readMetric(fit, row, name, metric, tally)
+  readSpread(row, name, tally.bins)
   return tally
 }
 
-const readMetric = (fit: Fit, row: SumsRow, metric: number, tally: CandidateTally): void => {
-  const isShared = (term: Term) => !fit.isPartial[metric] && (shared as readonly Term[]).includes(term)
+/** The column that holds one term of one metric. */
+const columnOf = ({ isPartial }: Fit, name: string, term: Term, metric: number): string => {
+  const isIn = (list: readonly Term[]) => list.includes(term)
+  if (isIn(logged) || (term === 'n' && isPartial[metric])) return `${term}_${metric}`
+  if (isPartial[metric] || !isIn(shared)) return `${name}_${term}_${metric}`
+  return term === 'n' ? 'whole_n' : `${name}_whole_${term}`
+}
+
+const readMetric = (fit: Fit, row: SumsRow, name: string, metric: number, tally: CandidateTally): void => {
   for (const term of terms) {
-    const sums = row[isShared(term) ? `whole_${term}` : `${term}_${metric}`] as readonly number[] | undefined
+    const sums = row[columnOf(fit, name, term, metric)] as readonly number[] | undefined
     for (const [group, sum] of (sums ?? []).entries())
       tally.sums[(group * metricCount + metric) * termCount + termAt[term]] = sum
   }
-  for (const [name, at] of Object.entries(byMetricAt))
-    tally.byMetric[metric * byMetricCount + at] = row[`${name}_${metric}`] as number
-  tally.rewardLeast[metric] = (row[`least_${metric}`] as number | null) ?? Infinity
-  tally.rewardMost[metric] = (row[`most_${metric}`] as number | null) ?? -Infinity
-  tally.residuals.set(row[`residual_${metric}`] as readonly number[], metric * fit.survey.armNames.length)
-  for (let at = 0; at < partTerms; at++) readParts(row[`part_${metric}_${at}`] as readonly number[], metric, at, tally)
-}
-
-/** A row counts in the part of its kind, where that is shown, and in its half of the window. */
-const readParts = (sums: readonly number[], metric: number, at: number, { parts }: CandidateTally): void => {
-  for (const [key, sum] of sums.entries()) {
-    const [group, later, kind] = [
-      key % partGroups,
-      Math.floor(key / partGroups) % 2,
-      Math.floor(key / (2 * partGroups)),
-    ]
-    for (const part of kind > 0 ? [kind - 1, kindsShownMax + later] : [kindsShownMax + later]) {
-      const place = ((part * partGroups + group) * metricCount + metric) * partTerms + at
-      parts[place] = (parts[place] as number) + sum
-    }
-  }
+  for (const [what, at] of Object.entries(byMetricAt))
+    tally.byMetric[metric * byMetricCount + at] = row[`${name}_${what}_${metric}`] as number
+  tally.rewardLeast[metric] = (row[`${name}_least_${metric}`] as number | null) ?? Infinity
+  tally.rewardMost[metric] = (row[`${name}_most_${metric}`] as number | null) ?? -Infinity
+  tally.residuals.set(row[`${name}_residual_${metric}`] as readonly number[], metric * fit.survey.armNames.length)
+  for (const [at, column] of [`part_${metric}_0`, `part_${metric}_1`, `${name}_part_${metric}_2`].entries())
+    readParts(row[column] as readonly number[], metric, at, tally)
 }

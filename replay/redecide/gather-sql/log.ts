@@ -3,7 +3,8 @@ import { type MetricName, metricNames, metrics } from '../../estimate/metrics.ts
 import type { Fit } from '../chunk.ts'
 import { calibrationBins, type LogTally, startLogTally } from '../tallies.ts'
 import { firstOctave } from '../tally-log.ts'
-import { loggedRows, measuredOf, rowsSql, type SumsRow, settings, sumBy } from './columns.ts'
+import { loggedTermsSql } from './candidate.ts'
+import { measuredOf, type SumsRow, sumBy, sumByPart } from './columns.ts'
 import { readSpread, spreadSql } from './spread.ts'
 
 /** All rows, and each metric whose outcomes are not all known: the variants of the audit of arms, with their weight. */
@@ -21,13 +22,13 @@ const binSql = (q: string, metric: MetricName): string => {
   return `greatest(0, least(${calibrationBins - 1}, ${bin}))`
 }
 
-/** The query of all sums, as one row of numbers and arrays. */
-export const logSql = (fit: Fit, selected: string): string => {
+/** All sums that no candidate changes, and those of every candidate's terms that are the log's. */
+export const logSql = (fit: Fit): string[] => {
   const { armNames, clusters } = fit.survey
   const arms = variantsOf(fit).flatMap(([variant, k]) =>
     armNames.flatMap((_, arm) => {
       const [b, name] = [`x_b_${arm}`, `${variant}_${arm}`]
-      const chosen = `if(x_arm = ${arm} AND ${b} > 0, ${k} / ${b}, 0.0)`
+      const chosen = `x_is_${arm} * if(${b} > 0, ${k} / ${b}, 0.0)`
       return [
         `${sumBy(chosen, 'x_group', clusters.groupCount)} AS drawn_${name}`,
         `${sumBy(`if(${b} > 0, ${k}, 0.0)`, 'x_group', clusters.groupCount)} AS keep_${name}`,
@@ -42,7 +43,16 @@ export const logSql = (fit: Fit, selected: string): string => {
       (value, at) => `${sumBy(`x_k_${metric} * ${value}`, bin, calibrationBins)} AS calibration_${metric}_${at}`,
     )
   })
-  return `SELECT toFloat64(count()) AS rows,\n${[...arms, ...calibration, ...spreadSql(fit, '1')].join(',\n')}\nFROM ${rowsSql(fit, loggedRows(selected))}\n${settings}`
+  const terms = measuredOf(fit).flatMap((metric) => [
+    ...Object.entries(loggedTermsSql(fit, metric)).map(
+      ([term, sql]) => `${sumBy(sql, 'x_group', clusters.groupCount)} AS ${term}_${metric}`,
+    ),
+    ...[`x_k_${metric}`, `x_k_${metric} * (x_qb_${metric} + x_left_${metric})`].map(
+      (sql, at) => `${sumByPart(sql)} AS part_${metric}_${at}`,
+    ),
+  ])
+  const whole = `${sumBy('x_keep', 'x_group', clusters.groupCount)} AS whole_n`
+  return [whole, ...arms, ...calibration, ...terms, ...spreadSql(fit, 'log', '1')]
 }
 
 export const readLog = (fit: Fit, row: SumsRow): LogTally => {
@@ -66,6 +76,6 @@ export const readLog = (fit: Fit, row: SumsRow): LogTally => {
     for (const at of [0, 1, 2])
       for (const [bin, sum] of (list(`calibration_${metric}_${at}`) ?? []).entries())
         log.calibration[(metric * calibrationBins + bin) * 3 + at] = sum
-  readSpread(row, log.bins)
+  readSpread(row, 'log', log.bins)
   return log
 }

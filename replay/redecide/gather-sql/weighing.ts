@@ -1,99 +1,143 @@
-// What a candidate's probabilities say of each row, as columns over those that all candidates share: weights, what is expected
-// under either policy, and what stands before the outcome in every estimator. It is `readRow` of tally.ts, for all rows at once.
-import type { PolicySql } from '../../../router/policy/sql.ts'
+// What candidates' probabilities say of each row, as columns over those that all candidates share: weights, what is expected
+// under either policy, and what stands before the outcome in every estimator. It is `readRow` of tally.ts, for all rows and all
+// candidates at once; a candidate's columns have its name after `x_`, so that sums can be called by it alone.
+import type { PoliciesSql } from '../../../router/policy/sql.ts'
 import { clipAt, shrinkBy, subGaussianBy, switchAt } from '../../estimate/terms.ts'
 import type { Fit } from '../chunk.ts'
 import { armSql, layer, measuredOf, ofArm, plus, predictedSql, rowsSql } from './columns.ts'
 
 /** Probabilities this close are one: ClickHouse and JavaScript round `exp` each in its own way. */
 export const probabilityTolerance = 1e-12
-export const differenceOf = (metric: number): string => `x_d_${metric}`
-/** The value with this place in a list. */
-const byIndex = (values: readonly string[], index: string): string => `[${values.join(', ')}][${index} + 1]`
 
-/** What the probabilities of each row say, as `readRow` has it. */
-const weighed = (fit: Fit, policy: PolicySql, logged: string): string => {
-  const { armNames } = fit.survey
+/** A candidate of a query: the word in the names of its columns, and those of its policy. */
+export type Named = { readonly name: string; readonly judged: PoliciesSql['judged'][number] }
+
+/** The value that belongs to a place in a list. */
+const chosenOf = (place: string, values: readonly string[]): string =>
+  values.length === 1
+    ? (values[0] as string)
+    : `multiIf(${values
+        .slice(1)
+        .map((value, at) => `${place} = ${at + 1}, ${value}`)
+        .join(', ')}, ${values[0]})`
+
+const decidedSql = (fit: Fit, { name, judged }: Named): string[] => [
+  `toFloat64(${judged.chosen} = '') AS x_${name}_e_0`,
+  ...fit.survey.armNames.slice(1).map((_, at) => {
+    const e = `${judged.probabilities}[x_ix_${at + 1}]`
+    return `if(abs(${e} - x_b_${at + 1}) <= ${probabilityTolerance}, x_b_${at + 1}, ${e}) AS x_${name}_e_${at + 1}`
+  }),
+  `${judged.chosen} = chosen_model AS x_${name}_same`,
+  `toUInt32(${armSql(fit, judged.chosen)}) AS x_${name}_to`,
+]
+
+const ratiosSql = ({ survey: { armNames } }: Fit, { name }: Named): string[] => [
+  ...armNames.map((_, arm) => `if(x_b_${arm} > 0, x_${name}_e_${arm} / x_b_${arm}, 0.0) AS x_${name}_w_${arm}`),
+  ...armNames.map((_, arm) => `if(x_b_${arm} > 0, 0.0, x_${name}_e_${arm}) AS x_${name}_t_${arm}`),
+  `${chosenOf(
+    `x_${name}_to`,
+    armNames.map((_, arm) => `x_b_${arm}`),
+  )} AS x_${name}_tried`,
+  `${chosenOf(
+    `x_${name}_to`,
+    armNames.map((_, arm) => `x_usd_${arm}`),
+  )} AS x_${name}_usd`,
+]
+
+/** The bits of a probability ratio that all terms share. */
+const weightsSql = ({ survey: { armNames } }: Fit, { name }: Named): string[] => {
   const arms = [...armNames.keys()]
-  const redecided = layer(rowsSql(fit, `(${policy.over(logged)})`), [
-    `toFloat64(${policy.chosen} = '') AS x_e_0`,
-    ...arms.slice(1).map((arm) => {
-      const e = `${policy.probabilities}[x_ix_${arm}]`
-      return `if(abs(${e} - x_b_${arm}) <= ${probabilityTolerance}, x_b_${arm}, ${e}) AS x_e_${arm}`
-    }),
-    `${policy.chosen} = chosen_model AS x_same`,
-    `toUInt32(${armSql(fit, policy.chosen)}) AS x_to`,
-  ])
-  const ratios = layer(redecided, [
-    ...arms.map((arm) => `if(x_b_${arm} > 0, x_e_${arm} / x_b_${arm}, 0.0) AS x_w_${arm}`),
-    ...arms.map((arm) => `if(x_b_${arm} > 0, 0.0, x_e_${arm}) AS x_t_${arm}`),
-    `${byIndex(
-      arms.map((arm) => `x_b_${arm}`),
-      'x_to',
-    )} AS x_tried`,
-    `if(x_to = 0, 0.0, \`candidates.cost_usd\`[indexOf(candidates.model, ${policy.chosen})]) AS x_to_usd`,
-  ])
-  const excess = (arm: number) => `greatest(x_w_${arm} - 1, 0.0)`
-  return layer(ratios, [
-    `${ofArm(arms.map((arm) => `x_w_${arm}`))} AS x_w`,
-    `${plus(arms.map((arm) => `x_t_${arm}`))} AS x_u`,
-    `${plus(arms.map((arm) => `x_b_${arm} * x_w_${arm} * x_w_${arm}`))} AS x_w2`,
-    `${plus(arms.map((arm) => `x_b_${arm} * ${excess(arm)}`))} AS x_xe`,
-    `${plus(arms.map((arm) => `x_b_${arm} * ${excess(arm)} * ${excess(arm)}`))} AS x_x2`,
-    `(${arms.map((arm) => `x_e_${arm} != x_b_${arm}`).join(' OR ')}) AS x_changed`,
-  ])
+  const w = (arm: number) => `x_${name}_w_${arm}`
+  const excess = (arm: number) => `greatest(${w(arm)} - 1, 0.0)`
+  return [
+    `${ofArm(arms.map(w))} AS x_${name}_w`,
+    `${plus(arms.map((arm) => `x_${name}_t_${arm}`))} AS x_${name}_u`,
+    `${plus(arms.map((arm) => `x_b_${arm} * ${w(arm)} * ${w(arm)}`))} AS x_${name}_w2`,
+    `${plus(arms.map((arm) => `x_b_${arm} * ${excess(arm)}`))} AS x_${name}_xe`,
+    `${plus(arms.map((arm) => `x_b_${arm} * ${excess(arm)} * ${excess(arm)}`))} AS x_${name}_x2`,
+    `(${arms.map((arm) => `(x_${name}_e_${arm} != x_b_${arm})`).join(' + ')}) > 0 AS x_${name}_changed`,
+  ]
 }
 
 /** What stands before r, q and r − q in the terms, for rows that weigh `k`; named by `suffix`. */
-const factors = (k: string, suffix: string): string[] => [
-  `${k} * x_w AS f_w_${suffix}`,
-  `${k} * least(x_w, ${clipAt}) AS f_clipped_${suffix}`,
-  `${k} * x_w / (${1 - subGaussianBy} + ${subGaussianBy} * x_w) AS f_smooth_${suffix}`,
-  `if(x_w <= ${switchAt}, ${k} * x_w, 0.0) AS f_switched_${suffix}`,
-  `${shrinkBy} * ${k} * x_w / (x_w * x_w + ${shrinkBy}) AS f_shrunk_${suffix}`,
-  `if(x_same, ${k}, 0.0) AS f_same_${suffix}`,
-]
+const factors = (k: string, { name }: Named, suffix: string): string[] => {
+  const w = `x_${name}_w`
+  const named = (what: string) => `x_${name}_${what}_${suffix}`
+  return [
+    `${k} * ${w} AS ${named('kw')}`,
+    `${k} * least(${w}, ${clipAt}) AS ${named('clipped')}`,
+    `${k} * ${w} / (${1 - subGaussianBy} + ${subGaussianBy} * ${w}) AS ${named('smooth')}`,
+    `if(${w} <= ${switchAt}, ${k} * ${w}, 0.0) AS ${named('switched')}`,
+    `${shrinkBy} * ${k} * ${w} / (${w} * ${w} + ${shrinkBy}) AS ${named('shrunk')}`,
+    `if(x_${name}_same, ${k}, 0.0) AS ${named('matched')}`,
+  ]
+}
 
 export const factorsOf = ({ isPartial }: Fit, metric: number): string => (isPartial[metric] ? String(metric) : 'all')
 
-/**
- * The rows of `logged` as `rowsSql` has them, decided by a policy first, so that its steps carry no more than it needs: its choice
- * `x_to` and probabilities `x_e_A`, what they say of the row (`x_w`, `x_u`, …), and by metric what is expected (`x_qe_M`, `x_qu_M`),
- * what is left to explain (`x_left_M`) and the row's part of the difference (`x_d_M`).
- * `hasUntried` says whether anything is chosen that production never tries; to look up predictions for it costs a fifth of all.
- */
-export const weighedSql = (fit: Fit, policy: PolicySql, logged: string, hasUntried: boolean): string => {
+const expectedSql = (fit: Fit, named: Named, hasUntried: boolean): string[] => {
+  const { name } = named
   const arms = [...fit.survey.armNames.keys()]
-  const measured = measuredOf(fit)
   const untried = (metric: number) =>
     arms.map((arm) => {
       const predicted = predictedSql(metric, arm)
       const q = `x_q_${metric}_${arm}`
-      return `x_t_${arm} * ${predicted === null ? q : `ifNull(${predicted}, ${q})`}`
+      return `x_${name}_t_${arm} * ${predicted === null ? q : `ifNull(${predicted}, ${q})`}`
     })
-  const isTried = (arm: number) => (hasUntried ? `(x_e_${arm} - x_t_${arm})` : `x_e_${arm}`)
+  const isTried = (arm: number) => (hasUntried ? `(x_${name}_e_${arm} - x_${name}_t_${arm})` : `x_${name}_e_${arm}`)
   const tried = (metric: number) => arms.map((arm) => `${isTried(arm)} * x_q_${metric}_${arm}`)
-  const sums = layer(weighed(fit, policy, logged), [
-    'greatest(x_w - 1, 0.0) AS x_x',
+  const measured = measuredOf(fit)
+  return [
+    `greatest(x_${name}_w - 1, 0.0) AS x_${name}_x`,
     ...measured.flatMap((metric) => [
-      `${hasUntried ? plus(untried(metric)) : '0.0'} AS x_qu_${metric}`,
-      `${plus(tried(metric))} AS x_qs_${metric}`,
+      ...(hasUntried ? [`${plus(untried(metric))} AS x_${name}_qu_${metric}`] : []),
+      `${plus(tried(metric))} AS x_${name}_${hasUntried ? 'qs' : 'qe'}_${metric}`,
     ]),
-    ...factors('x_keep', 'all'),
-    ...measured.flatMap((metric) => (fit.isPartial[metric] ? factors(`x_k_${metric}`, String(metric)) : [])),
-  ])
-  const totals = layer(
-    sums,
-    measured.flatMap((metric) => [
-      `x_qs_${metric} + x_qu_${metric} AS x_qe_${metric}`,
-      `x_r_${metric} - x_q_${metric} AS x_left_${metric}`,
-    ]),
+    ...factors('x_keep', named, 'all'),
+    ...measured.flatMap((metric) => (fit.isPartial[metric] ? factors(`x_k_${metric}`, named, String(metric)) : [])),
+  ]
+}
+
+/**
+ * The rows of `logged` as `rowsSql` has them, decided by all policies: for each its choice `x_NAME_to` and probabilities `x_NAME_e_A`, what
+ * they say of the row (`x_NAME_w`, `x_NAME_u`, …), and by metric what is expected (`x_NAME_qe_M`, `x_NAME_qu_M`) and the row's part of the
+ * difference (`x_NAME_d_M`). `hasUntried` says whether any candidate chooses what production never tries; to look up predictions for
+ * that costs a fifth of all.
+ */
+export const weighedSql = (
+  fit: Fit,
+  over: PoliciesSql['over'],
+  candidates: readonly Named[],
+  logged: string,
+  hasUntried: boolean,
+): string => {
+  const measured = measuredOf(fit)
+  const each = (columns: (candidate: Named) => string[]) => candidates.flatMap(columns)
+  const decided = layer(
+    rowsSql(fit, `(${over(logged)})`),
+    each((candidate) => decidedSql(fit, candidate)),
   )
+  const ratios = layer(
+    decided,
+    each((candidate) => ratiosSql(fit, candidate)),
+  )
+  const weights = layer(
+    ratios,
+    each((candidate) => weightsSql(fit, candidate)),
+  )
+  const expected = layer(
+    weights,
+    each((candidate) => expectedSql(fit, candidate, hasUntried)),
+  )
+  const totals = ({ name }: Named) =>
+    measured.map((metric) => `x_${name}_qs_${metric} + x_${name}_qu_${metric} AS x_${name}_qe_${metric}`)
   return layer(
-    totals,
-    measured.map(
-      (metric) =>
-        `x_k_${metric} * (x_qe_${metric} - x_qb_${metric} + (x_w - 1) * x_left_${metric}) AS ${differenceOf(metric)}`,
+    hasUntried ? layer(expected, each(totals)) : expected,
+    each(({ name }) =>
+      measured.map(
+        (metric) =>
+          `x_k_${metric} * (x_${name}_qe_${metric} - x_qb_${metric} + (x_${name}_w - 1) * x_left_${metric}) AS x_${name}_d_${metric}`,
+      ),
     ),
   )
 }

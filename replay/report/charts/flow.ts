@@ -1,7 +1,7 @@
 // Where traffic moves: a Sankey diagram from production's choices to the candidate's. d3-sankey lays it out; names stand at
 // their own bars, so no legend is needed.
 import { type SankeyLink, type SankeyNode, sankey, sankeyLinkHorizontal } from 'd3-sankey'
-import type { Move } from '../../run.ts'
+import type { Move } from '../../account.ts'
 import { html, type Markup, markup } from '../markup.ts'
 import { armName, count } from '../words.ts'
 import { chartWidth, label } from './draw.ts'

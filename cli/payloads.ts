@@ -111,6 +111,17 @@ export type Erased = {
   readonly dry_run: boolean
 }
 
+/** Where rows can be deleted: on a cluster that is the table of each server. */
+const tableOf = async (store: Store): Promise<string> => {
+  const [row] = await store.rows<{ cluster: string }>(
+    `SELECT extract(engine_full, '^Distributed\\(\\'?([^\\',]+)') AS cluster
+     FROM system.tables WHERE database = 'otel' AND name = 'captured_payloads'`,
+  )
+  return row?.cluster
+    ? `otel.captured_payloads_local ON CLUSTER '${row.cluster.replaceAll(/[\\']/g, '')}'`
+    : 'otel.captured_payloads'
+}
+
 /** Erases for good and looks whether it is so. Throws when something is left after `roundsMax` rounds. */
 const erase = async (store: Store, scope: Scope, reason: string, isDryRun: boolean): Promise<Erased> => {
   const isTenant = 'tenant' in scope
@@ -136,11 +147,9 @@ const erase = async (store: Store, scope: Scope, reason: string, isDryRun: boole
        {up_to:DateTime64(3)}, {payloads:UInt64}, {reason:String}`,
     { ...parameters, payloads: found.payloads },
   )
+  const table = await tableOf(store)
   for (let round = 0; round < roundsMax; round += 1) {
-    await store.command(
-      `ALTER TABLE otel.captured_payloads DELETE WHERE ${where} SETTINGS mutations_sync = 2`,
-      parameters,
-    )
+    await store.command(`ALTER TABLE ${table} DELETE WHERE ${where} SETTINGS mutations_sync = 2`, parameters)
     await sleep(settleMs)
     if ((await count()).payloads === 0) return { ...found, dry_run: false }
   }

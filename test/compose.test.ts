@@ -33,7 +33,15 @@ const service = (name: string): Service => {
   assert.ok(found, `docker-compose.yml has a service '${name}'`)
   return found
 }
-const otelcol = parse(read('collector/otelcol.yaml'))
+const otelcol = parse(read('collector/otelcol.yaml'), { merge: true })
+type Exporter = {
+  readonly create_schema: boolean
+  readonly async_insert: boolean
+  readonly sending_queue: { readonly enabled: boolean; readonly storage: string; readonly block_on_overflow: boolean }
+  readonly retry_on_failure: object
+  readonly connection_params: object
+}
+const exporters = Object.values<Exporter>(otelcol.exporters)
 const config = parseConfig(read('signalbox.compose.yaml'), root, 'signalbox.compose.yaml', {
   ...process.env,
   ...service('router').environment,
@@ -181,33 +189,50 @@ test('the schema is made by our migrations before anything writes or reads', () 
   assert.equal(waitsFor?.clickhouse?.condition, 'service_healthy')
   for (const name of ['otelcol', 'grafana'])
     assert.equal(service(name).depends_on?.migrate?.condition, 'service_completed_successfully', name)
-  assert.equal(otelcol.exporters.clickhouse.create_schema, false)
+  for (const { create_schema: creates } of exporters) assert.equal(creates, false)
 })
 
 test('otelcol.yaml defines all that its service uses, and uses all that it defines', () => {
-  assert.deepEqual(Object.keys(otelcol), ['extensions', 'receivers', 'exporters', 'service'])
+  assert.deepEqual(Object.keys(otelcol), ['extensions', 'receivers', 'processors', 'exporters', 'service'])
   const { extensions, pipelines } = otelcol.service
   const used = (part: string) => [
-    ...new Set(Object.values<Record<string, string[]>>(pipelines).flatMap((p) => p[part])),
+    ...new Set(Object.values<Record<string, string[]>>(pipelines).flatMap((p) => p[part] ?? [])),
   ]
   assert.deepEqual(extensions, Object.keys(otelcol.extensions))
   assert.deepEqual(used('receivers'), Object.keys(otelcol.receivers))
+  assert.deepEqual(used('processors'), Object.keys(otelcol.processors))
   assert.deepEqual(used('exporters'), Object.keys(otelcol.exporters))
-  assert.deepEqual(Object.keys(pipelines), ['traces'])
+  assert.deepEqual(Object.keys(pipelines), ['traces', 'metrics', 'logs', 'logs/payloads'])
 })
 
-test('the collector loses nothing it has answered for: its queue is on disk, waits when full and never gives up', () => {
-  const { sending_queue: queue, retry_on_failure: retry, async_insert: asyncInsert } = otelcol.exporters.clickhouse
-  const storage = otelcol.extensions[queue.storage]
-  assert.equal(storage.fsync, true)
+test('captured content goes to its own table only, and every other log record to otel_logs only', () => {
+  const { logs, 'logs/payloads': payloads } = otelcol.service.pipelines
+  const dropped = (pipeline: { processors: string[] }) => otelcol.processors[pipeline.processors[0] ?? '']
+  const name = '"gen_ai.client.inference.operation.details"'
+  const wanted = (sign: string) => ({ error_mode: 'propagate', log_conditions: [`log.event_name ${sign} ${name}`] })
+  assert.deepEqual([dropped(logs), dropped(payloads)], [wanted('=='), wanted('!=')])
+  assert.deepEqual([logs.exporters, payloads.exporters], [['clickhouse'], ['clickhouse/payloads']])
+  assert.equal(otelcol.exporters['clickhouse/payloads'].logs_table_name, 'payload_events')
+})
+
+test('the collector loses nothing it has answered for: its queues are on disk, wait when full and never give up', () => {
   const volume = service('otelcol')
     .volumes?.find((mount) => mount.startsWith('otelcol:'))
     ?.split(':')[1]
-  assert.ok(volume && storage.directory.startsWith(`${volume}/`), 'the queue is on the volume')
-  assert.equal(storage.compaction.directory, storage.directory)
-  assert.deepEqual([queue.enabled, queue.block_on_overflow], [true, true])
-  assert.deepEqual(retry, { enabled: true, max_elapsed_time: 0 })
-  assert.equal(asyncInsert, false)
+  for (const { sending_queue: queue, retry_on_failure: retry, async_insert: asyncInsert, ...rest } of exporters) {
+    const storage = otelcol.extensions[queue.storage]
+    assert.equal(storage.fsync, true)
+    assert.ok(volume && storage.directory.startsWith(`${volume}/`), 'the queue is on the volume')
+    assert.equal(storage.compaction.directory, storage.directory)
+    assert.deepEqual([queue.enabled, queue.block_on_overflow], [true, true])
+    assert.deepEqual(retry, { enabled: true, max_elapsed_time: 0 })
+    assert.equal(asyncInsert, false)
+    assert.deepEqual(rest.connection_params, {
+      deduplicate_blocks_in_dependent_materialized_views: '1',
+      distributed_foreground_insert: '1',
+      max_partitions_per_insert_block: '0',
+    })
+  }
 })
 
 test('the collector inserts in batches that ClickHouse likes, and soon', () => {

@@ -60,7 +60,7 @@ SELECT
     tryBase64Decode(Body) AS body,
     toDateTime(parseDateTime64BestEffortOrZero(LogAttributes['signalbox.payload.expires_at'], 3, 'UTC')) AS expires_at
 FROM otel.payload_events
-WHERE EventName = 'gen_ai.client.inference.operation.details'
+WHERE EventName IN ('gen_ai.client.inference.operation.details', '')
     AND LogAttributes['signalbox.payload.kind'] IN ('request', 'response')
     AND toUUIDOrZero(LogAttributes['signalbox.decision.id']) != toUUIDOrZero('')
     AND toUUIDOrZero(LogAttributes['signalbox.decision.id']) NOT IN (

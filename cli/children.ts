@@ -36,8 +36,8 @@ type Start = {
 }
 
 const start = async <Urls>(name: string, flags: readonly string[], options: Start, args: readonly string[]) => {
-  const { configFile, logLevel, logTo = 'stdout' } = options
-  const command = [...flags, launcher, name, '--config', configFile, '--log-level', logLevel, ...args]
+  const { configFile, logTo = 'stdout' } = options
+  const command = [...flags, launcher, name, '--config', configFile, ...args]
   const child = spawn(process.execPath, command, {
     stdio: ['ignore', logTo === 'stdout' ? 1 : 2, 2, 'ipc'],
   })
@@ -72,11 +72,21 @@ const start = async <Urls>(name: string, flags: readonly string[], options: Star
 
 /** Starts a collector on the configuration's `collector` section. */
 export const startCollectorChild = (options: Start): Promise<Child<CollectorUrls>> =>
-  start('collector', [], options, [])
+  start('collector', [], options, ['--log-level', options.logLevel])
 
 /** Starts a router; `otlpUrl` is where its spans go. */
 export const startRouterChild = (options: Start & { readonly otlpUrl: string }): Promise<Child<RouterUrls>> =>
-  start('router', routerFlags, options, ['--otlp-url', options.otlpUrl])
+  start('router', routerFlags, options, ['--log-level', options.logLevel, '--otlp-url', options.otlpUrl])
+
+/** Starts what judges captured answers; `configFile` is the file of evaluators. */
+export const startEvaluateChild = (options: Start & { readonly collector: CollectorUrls }): Promise<Child<object>> =>
+  start('evaluate', [], options, [
+    '--follow',
+    '--source',
+    options.collector.clickhouseUrl,
+    '--collector',
+    options.collector.otlpUrl,
+  ])
 
 /** In a child: tells the parent that it is ready. Ends when told to, or when the parent is gone. */
 export const serveUntilStopped = async (urls: object, close: () => Promise<void>): Promise<void> => {

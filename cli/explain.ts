@@ -1,6 +1,7 @@
 // `signalbox explain <id>`: one decision in words, from the rows that its span left behind.
 import { ClickHouseLogLevel, createClient } from '@clickhouse/client'
 import { Command } from 'commander'
+import { judgedWithin } from '../replay/read/slice-sql.ts'
 import { type AttemptLine, explainDecision } from '../router/policy/explain.ts'
 import { type DecisionRecord, decisionRecordSchema } from '../router/policy/record.ts'
 
@@ -28,7 +29,8 @@ const attemptsQuery = `
   FROM otel.routing_attempts FINAL WHERE decision_id = toUUIDOrZero({id:String}) ORDER BY number`
 
 const qualityQuery = `
-  SELECT score FROM otel.feedback FINAL WHERE name = 'quality' AND decision_id = toUUIDOrZero({id:String})`
+  SELECT score FROM otel.judgements WHERE name = 'quality' AND ${judgedWithin('decision_id = toUUIDOrZero({id:String})')}
+  ORDER BY turn DESC LIMIT 1`
 
 /** The record of a decision and its attempts, by decision id, trace id, or `last`. Throws when there is none. */
 export const loadDecision = async (

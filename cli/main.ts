@@ -26,7 +26,12 @@ const commands: Readonly<Record<string, () => Promise<Command>>> = {
   promote: async () => (await import('./promote.ts')).promoteCommand(),
   rollback: async () => (await import('./promote.ts')).rollbackCommand(),
   payloads: async () => (await import('./payloads.ts')).payloadsCommand(),
+  evaluate: async () => (await import('../replay/evaluate/command.ts')).evaluateCommand(),
   explain: async () => (await import('./explain.ts')).explainCommand(),
+  backup: async () => (await import('./backup.ts')).backupCommand(),
+  restore: async () => (await import('./backup.ts')).restoreCommand(),
+  db: async () => (await import('./db.ts')).dbCommand(),
+  doctor: async () => (await import('./doctor.ts')).doctorCommand(),
   replay: async () => (await import('../replay/command.ts')).replayCommand(),
 }
 const asked = process.argv[2] ?? ''

@@ -128,7 +128,12 @@ const erase = async (store: Store, scope: Scope, reason: string, isDryRun: boole
   const where = isTenant
     ? 'tenant = {tenant:String} AND captured_at <= {up_to:DateTime64(3)}'
     : 'decision_id = {decision:UUID}'
-  const [clock] = await store.rows<{ up_to: string }>('SELECT toString(now64(3)) AS up_to')
+  // A router's clock may be ahead of this one: what it has captured by now is erased too.
+  const [clock] = await store.rows<{ up_to: string }>(
+    `SELECT toString(greatest(now64(3), least(max(captured_at), now64(3) + INTERVAL 1 DAY))) AS up_to
+     FROM otel.captured_payloads WHERE ${isTenant ? 'tenant = {tenant:String}' : '0'}`,
+    { ...scope },
+  )
   const parameters = { ...scope, up_to: clock?.up_to, reason }
   const count = async (): Promise<Omit<Erased, 'dry_run'>> => {
     const [row] = await store.rows<Omit<Erased, 'dry_run'>>(

@@ -4,7 +4,7 @@ import { pino } from 'pino'
 import { startCollector } from '../collector/server.ts'
 import { type Config, loadConfig } from '../router/config.ts'
 import { startRouter } from '../router/server.ts'
-import { serveUntilStopped, startCollectorChild, startRouterChild } from './children.ts'
+import { type Child, serveUntilStopped, startCollectorChild, startEvaluateChild, startRouterChild } from './children.ts'
 
 const logLevels = ['trace', 'debug', 'info', 'warn', 'error', 'silent']
 type Options = { config: string; logLevel: string }
@@ -84,7 +84,16 @@ export const upCommand = (): Command =>
       })
       const child = { configFile: options.config, logLevel: options.logLevel }
       const collector = await startCollectorChild(child)
+      let evaluating: Child<object> | null = null
       try {
+        // Requests go on being answered whatever becomes of it.
+        if (config.evaluators)
+          evaluating = await startEvaluateChild({
+            ...child,
+            configFile: config.evaluators,
+            collector: collector.urls,
+            logTo: 'stderr',
+          })
         const router = await startRouterChild({ ...child, otlpUrl: collector.urls.otlpUrl })
         process.stderr.write(banner({ ...collector.urls, ...router.urls }, config))
         const end = await Promise.race([stopped, collector.ended, router.ended])
@@ -96,6 +105,7 @@ export const upCommand = (): Command =>
         await router.stop()
         if (failed) process.exitCode = 1
       } finally {
+        await evaluating?.stop()
         await collector.stop()
       }
     })

@@ -95,6 +95,15 @@ const nothing = {
 
 /** Sends a result. Rejects when it could not be sent whole; what the client has by then says so. */
 export const sendAnswer = async (response: ServerResponse, answer: Answer, compression: Compression): Promise<void> => {
+  try {
+    await send(response, answer, compression)
+  } finally {
+    // To a client that has gone no byte is read, and what is not read would not end.
+    await answer.chunks[Symbol.asyncIterator]().return?.()
+  }
+}
+
+const send = async (response: ServerResponse, answer: Answer, compression: Compression): Promise<void> => {
   const tag = randomTag()
   stateHeaders(response, answer.id)
   response.setHeader('Content-Type', contentTypeOf(answer.format))

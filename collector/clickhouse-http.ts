@@ -5,7 +5,9 @@ import { randomUUID } from 'node:crypto'
 import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
+import { pipeline } from 'node:stream/promises'
 import type { Logger } from 'pino'
+import { backupOf } from './backup.ts'
 import { type Answer, compressionAsked, sendAnswer, sendError, summaryOf } from './clickhouse-answer.ts'
 import { type Asked, readRequest } from './clickhouse-request.ts'
 import { createSessions, sessionAskedBy } from './clickhouse-sessions.ts'
@@ -31,6 +33,7 @@ const progressMsMin = 20
 const inPieces =
   /^(?:JSON(?:Compact)?(?:Strings)?EachRow|JSONLines|NDJSON|TabSeparated(?:Raw)?|TSV(?:Raw)?|CSV|TSKV|Values|SQLInsert|RowBinary|Native|MsgPack|BSONEachRow|Protobuf|LineAsString|RawBLOB|Null)$/i
 
+const backupPath = '/admin/backup'
 const handshake = 'SELECT displayName ( ) , version ( ) , revision ( ) , timezone ( )'
 const health = 'Use / or /ping for health checks.\nOr /replicas_status for more sophisticated health checks.\n'
 const usage = `${health}\nSend queries from your program with POST method or GET /?query=...\n`
@@ -76,11 +79,13 @@ const serve = async (
     needsLogin(front.users) ? refuseWebPages(request) : refuseBrowsers(request)
     if (pathname === '/ping' || pathname === '/replicas_status') return void response.end('Ok.\n')
     if (pathname === '/' && request.method === 'GET' && search.size === 0) return void response.end('Ok.\n')
-    if (pathname !== '/') throw new HttpError(404, `There is no handle ${pathname.slice(0, 200)}\n\n${usage}`)
+    if (pathname !== '/' && pathname !== backupPath)
+      throw new HttpError(404, `There is no handle ${pathname.slice(0, 200)}\n\n${usage}`)
     if (request.method !== 'GET' && request.method !== 'POST') {
       throw new HttpError(405, `method ${request.method} is not served; it serves GET and POST`)
     }
     const user = userOf(request, search, front.users)
+    if (pathname === backupPath) return await sendBackup(front, user, response)
     const asked = await readRequest(request, search, user, held, spooled)
     const answer = await answerTo(front, response, search, user, asked, spooled)
     await sendAnswer(response, answer, compression).finally(answer.end)
@@ -95,6 +100,14 @@ const serve = async (
     request.resume()
     sendError(response, search.get('query_id') ?? randomUUID(), error, compression)
   }
+}
+
+/** Sends a copy of the whole store, for which reading is not enough: it holds what may not be asked for by SQL, too. */
+const sendBackup = async ({ engine, log }: Front, { name, readonly }: FrontUser, response: ServerResponse) => {
+  if (readonly) throw refusal(497, `${name.slice(0, 200)}: a backup takes a user who may write. (ACCESS_DENIED)`)
+  log.info({ user: name }, 'a backup is made')
+  response.setHeader('content-type', 'application/octet-stream')
+  await pipeline(backupOf(engine), response)
 }
 
 type Running = Answer & { readonly end: () => void }

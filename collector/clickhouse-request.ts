@@ -12,6 +12,7 @@ import {
   readsOnly,
   refuseMany,
   refuseOutside,
+  refuseToReader,
   type Token,
   tokensOf,
 } from './clickhouse-sql.ts'
@@ -60,7 +61,9 @@ export const readRequest = async (
   if (sql.head.trim() === '') throw refusal(62, 'Empty query. (SYNTAX_ERROR)')
   const tokens = [...tokensOf(sql.head)]
   refuseOutside(tokens)
-  if (!sql.insert) refuseMany(sql.head, tokens)
+  refuseMany(sql.head, tokens)
+  const readonly = request.method === 'GET' || user.readonly
+  if (readonly) refuseToReader(tokens)
   const settings: Record<string, string> = {}
   const parameters: Record<string, string> = {}
   for (const [name, value] of fields) {
@@ -69,6 +72,8 @@ export const readRequest = async (
   }
   const database = search.get('database') ?? header(request, 'x-clickhouse-database')
   const format = search.get('default_format') ?? header(request, 'x-clickhouse-format') ?? 'TabSeparated'
+  // It becomes part of the SQL.
+  if (!/^\w+$/.test(format)) throw refusal(73, `Unknown format ${format.slice(0, 100)}. (UNKNOWN_FORMAT)`)
   const kills = tokens[0]?.text.toUpperCase() === 'KILL'
   const statement = {
     sql: kills ? byOwnIds(sql.head, tokens) : (sql.insert ?? sql.head),
@@ -77,7 +82,7 @@ export const readRequest = async (
     settings,
     parameters,
     before,
-    readonly: request.method === 'GET' || user.readonly,
+    readonly,
     urgent: kills,
     ...(database ? { database } : {}),
   }

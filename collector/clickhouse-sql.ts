@@ -152,7 +152,18 @@ export const refuseMany = (sql: string, tokens: readonly Token[]): void => {
  * Functions that read files or run programs although the engine has no right to other sources, and its most used sources, so
  * that these are refused before the statement has any effect.
  */
-const outside = /^(?:file|filesystem|url|executable|remote|remoteSecure|python|s3|hdfs|azureBlobStorage)(?:Cluster)?$/i
+const outside =
+  /^(?:file|filesystem|url|executable|remote|remoteSecure|python|s3|hdfs|azureBlobStorage|(?:Materialized)?(?:SQLite|MySQL|PostgreSQL)|DataLakeCatalog|Redis|MongoDB|Kafka)(?:Cluster)?$/i
+
+/** What a reader's statement may begin with; of these the engine itself refuses what changes anything. */
+const readersWords = [...readingWords, 'SET', 'USE', 'CREATE', 'DROP', 'TRUNCATE', 'ALTER', 'INSERT']
+
+/** Refuses a reader what the engine would let pass though it changes how the engine works: `SYSTEM STOP MERGES`, KILL, BACKUP. */
+export const refuseToReader = (tokens: readonly Token[]): void => {
+  const first = tokens.find(({ text }) => text !== '(')
+  if (isWord(first, ...readersWords)) return
+  throw refusal(164, `Cannot execute query in readonly mode: ${(first?.text ?? '').slice(0, 100)}. (READONLY)`)
+}
 
 /** Refuses what reads or writes outside the data folder. */
 export const refuseOutside = (tokens: readonly Token[]): void => {

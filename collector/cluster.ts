@@ -118,7 +118,7 @@ const replicated = (table: string, definition: string): string => {
 
 const addColumn = 'ADD COLUMN IF NOT EXISTS'
 /** Changes that a replicated table makes on all its replicas, on whichever shard they are. */
-const replicatedChanges = [addColumn, 'ADD INDEX IF NOT EXISTS', 'MODIFY ORDER BY']
+const replicatedChanges = [addColumn, 'ADD INDEX IF NOT EXISTS', 'MODIFY ORDER BY', 'MODIFY TTL', 'REMOVE TTL']
 
 const alterTable = ({ table = '', change = '' }: Found, on: string): string[] => {
   const key = shardingKeyOf(table)
@@ -126,7 +126,7 @@ const alterTable = ({ table = '', change = '' }: Found, on: string): string[] =>
   // Settings are each server's own.
   if (change.startsWith('MODIFY SETTING ')) return [`${local} ${on} ${change}`]
   const commands = commandsOf(change)
-  const unknown = commands.find((command) => !replicatedChanges.some((known) => command.startsWith(`${known} `)))
+  const unknown = commands.find((command) => !replicatedChanges.some((known) => `${command} `.startsWith(`${known} `)))
   if (unknown !== undefined) {
     throw new ClusterError(`a change of otel.${table} has no cluster form: ${unknown.slice(0, 80)}`)
   }

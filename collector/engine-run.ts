@@ -132,8 +132,12 @@ const guarded = (
   release: () => Promise<void>,
 ): AsyncIterableIterator<Uint8Array, undefined> => {
   let ready: Step | null = first
+  let ended = false
   const end = async (): Promise<Step> => {
-    await chunks.return().finally(release)
+    if (!ended) {
+      ended = true
+      await chunks.return().finally(release)
+    }
     return { done: true, value: undefined }
   }
   const next = async (): Promise<Step> => {
@@ -142,7 +146,8 @@ const guarded = (
       ready = null
       return taken.done ? await end() : taken
     } catch (error) {
-      await release()
+      if (!ended) await release()
+      ended = true
       throw queryError(error, version)
     }
   }

@@ -17,6 +17,8 @@ export type Engine = Queries & {
   readonly insert: (table: string, rows: Buffer, token: string) => Promise<void>
   /** The same for rows that are a file's content. */
   readonly insertFile: (table: string, file: string, format: 'JSONEachRow' | 'Native', token: string) => Promise<void>
+  /** Does something while no insert runs; those that come meanwhile wait. */
+  readonly holdInserts: <Value>(work: () => Promise<Value>) => Promise<Value>
   /** Lets inserts end, cuts queries off, and gives the folder back. */
   readonly close: () => Promise<void>
 }
@@ -30,10 +32,13 @@ export const openEngine = async (folder: string): Promise<Engine> => {
   const { close: closeQueries, ...queries } = openQueries(() => new chdb.Session(folder), version)
   let lastInsert: Promise<unknown> = Promise.resolve()
 
+  const holdInserts = <Value>(work: () => Promise<Value>): Promise<Value> => {
+    const done = lastInsert.then(work)
+    lastInsert = done.catch(() => {})
+    return done
+  }
   const inTurn = async (work: () => Promise<unknown>): Promise<void> => {
-    const inserted = lastInsert.then(work)
-    lastInsert = inserted.catch(() => {})
-    await inserted.catch((error: unknown) => {
+    await holdInserts(work).catch((error: unknown) => {
       throw queryError(error, version)
     })
   }
@@ -63,7 +68,7 @@ export const openEngine = async (folder: string): Promise<Engine> => {
     inserts.close()
     await chdb.drainPending()
   }
-  return { ...queries, version, folder, insert, insertFile, close }
+  return { ...queries, version, folder, insert, insertFile, holdInserts, close }
 }
 
 type Chdb = typeof import('chdb')

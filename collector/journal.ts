@@ -63,18 +63,20 @@ export const openJournal = async (folder: string, fsync: boolean, log: Logger): 
     let next = found.next
     let lines = await rewrite(folder, [...begun.values()], found.tokens, sync)
 
-    const append = async (line: Line): Promise<void> => {
-      const bytes = spell(line)
-      await lines.handle.write(bytes, 0, bytes.length, lines.bytes)
-      lines.bytes += bytes.length
-    }
+    const append = (line: Line): Promise<void> => appendLine(lines, folder, line)
     const end = async (group: Group, line: Line): Promise<void> => {
       await append(line)
       begun.delete(group.number)
       await unlink(fileOf(group)).catch(() => {})
       if (lines.bytes < logBytesMax) return
       const { handle } = lines
-      lines = await rewrite(folder, [...begun.values()], found.tokens, sync)
+      try {
+        lines = await rewrite(folder, [...begun.values()], found.tokens, sync)
+      } catch (error) {
+        // The group has ended all the same, and the long log serves as well.
+        log.error({ err: error, folder }, 'the journal could not be written anew; its log grows on')
+        return
+      }
       await handle.close()
     }
 
@@ -137,6 +139,19 @@ const parse = (text: string): Line | null => {
   return json !== '' && crc32(json) === sum ? (JSON.parse(json) as Line) : null
 }
 
+type Lines = { readonly handle: FileHandle; bytes: number }
+
+const appendLine = async (lines: Lines, folder: string, line: Line): Promise<void> => {
+  const bytes = spell(line)
+  const { bytesWritten } = await lines.handle.write(bytes, 0, bytes.length, lines.bytes)
+  // A disk that is nearly full takes a part and says nothing; the next line takes that part's place.
+  if (bytesWritten !== bytes.length) throw shortWrite(join(folder, 'log'), bytesWritten, bytes.length)
+  lines.bytes += bytes.length
+}
+
+const shortWrite = (file: string, written: number, bytes: number): Error =>
+  new Error(`cannot write ${file}: the disk took ${written} of ${bytes} bytes`)
+
 const writeRows = async (
   file: string,
   rows: readonly Uint8Array[],
@@ -146,7 +161,7 @@ const writeRows = async (
   const handle = await open(file, 'wx')
   try {
     const { bytesWritten } = await handle.writev([...rows])
-    if (bytesWritten !== bytes) throw new Error(`cannot write ${file}: the disk took ${bytesWritten} of ${bytes} bytes`)
+    if (bytesWritten !== bytes) throw shortWrite(file, bytesWritten, bytes)
     await sync(handle)
   } finally {
     await handle.close()
@@ -159,7 +174,7 @@ const rewrite = async (
   unfinished: readonly Group[],
   tokens: ReadonlySet<string>,
   sync: (handle: FileHandle) => Promise<void>,
-) => {
+): Promise<Lines> => {
   const content = Buffer.concat([{ tokens: [...tokens] }, ...unfinished.map((begun) => ({ begun }))].map(spell))
   const file = join(folder, 'log.new')
   const handle = await open(file, 'w')

@@ -8,6 +8,8 @@ const bytesKeptMax = 8_388_608
 /** Below this a loop copies faster than a call. */
 const loopBytesMax = 48
 const varintBytesMax = 5
+/** Entries of one map that are put in order here. */
+const entriesMax = 65_536
 /** Sets of keys that are remembered in their order. */
 const shapesMax = 64
 const nanosPerSecond = 1_000_000_000
@@ -109,6 +111,7 @@ export class TextMap {
   }
 
   endRow(): void {
+    if (this.#ends.length > entriesMax) throw new RangeError(`a map has more than ${entriesMax} entries`)
     if (this.#ends.length > 1) this.#sort()
     this.offsets.count(this.entries)
     this.#beginRow()

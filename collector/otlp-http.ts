@@ -1,6 +1,6 @@
 // OTLP/HTTP: the way from a request to its answer, which is the same for every signal and both encodings. A request is
-// answered 200 only once its rows are stored; its token is the name its sender gave the batch, or else the hash of its
-// body, so a batch that is sent again is stored once. What fails for a while is answered 503, which exporters send
+// answered 200 only once its rows are stored; its token is the hash of its body and of the name that its
+// sender gave it, so a batch that is sent again is stored once. What fails for a while is answered 503, which exporters send
 // again; what can never succeed is a 4xx.
 import { createHash } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -8,7 +8,7 @@ import { BinaryWriter } from '@bufbuild/protobuf/wire'
 import express, { type NextFunction, type Request, type Response } from 'express'
 import type { Logger } from 'pino'
 import { bearerCheck, createBudget, HttpError, readBody, refuseBrowsers, refuseWebPages } from './http.ts'
-import { OtlpError } from './otlp.ts'
+import { OtlpError, OtlpSizeError } from './otlp.ts'
 import { logs } from './otlp-logs.ts'
 import { metrics } from './otlp-metrics.ts'
 import type { ExportRows, Signal } from './otlp-signal.ts'
@@ -83,11 +83,17 @@ const notHere = ({ method, path }: Request, response: Response): never => {
   throw new HttpError(405, `${method} ${path} is not taken; export requests come by POST`)
 }
 
-/** The batch's name, or its body's hash where its sender has given it none. Throws HttpError. */
+/**
+ * A batch is known by its bytes and, where its sender has given it one, by its name: other bytes under the same name are
+ * another batch, or they would be answered and never stored. Throws HttpError.
+ */
 const batchOf = ({ headers }: Request, body: Uint8Array): string => {
   const { 'x-signalbox-batch': name } = headers
-  if (name === undefined) return createHash('sha256').update(body).digest('hex')
-  if (typeof name === 'string' && /^[\w.:-]{1,100}$/.test(name)) return name
+  const hash = createHash('sha256')
+  if (name === undefined) return hash.update(body).digest('hex')
+  if (typeof name === 'string' && /^[\w.:-]{1,100}$/.test(name)) {
+    return hash.update(`${name}\n`).update(body).digest('hex')
+  }
   throw new HttpError(
     400,
     `x-signalbox-batch is '${String(name).slice(0, 100)}', wanted 1 to 100 of A–Z a–z 0–9 _ . : -`,
@@ -142,6 +148,7 @@ const send = (response: Response, status: number, encoding: Encoding, body: Uint
 /** Rows that ClickHouse cannot read stay so: sent again for ever, they would hold up all that comes behind them. */
 const statusOf = (error: unknown): number => {
   if (error instanceof HttpError) return error.status
+  if (error instanceof OtlpSizeError) return 413
   return error instanceof OtlpError || wasNotRead(error) ? 400 : 503
 }
 

@@ -135,7 +135,7 @@ const spanField = (field: number): boolean => {
     case bytes5:
       return string(spans.field('name'))
     case varint6:
-      spans.kind(varint())
+      spans.kind(varint() | 0)
       return true
     case eight7:
       return instant(spans.start)
@@ -158,7 +158,7 @@ const spanField = (field: number): boolean => {
 const statusField = (field: number): boolean => {
   if (field === bytes2) return string(spans.field('statusMessage'))
   if (field !== varint3) return false
-  spans.statusCode(varint())
+  spans.statusCode(varint() | 0)
   return true
 }
 

@@ -2,7 +2,7 @@
 // bears its name in OTLP's JSON, unless it says what that is. Unknown fields are ignored in both encodings, and a field
 // that is missing is its type's zero, as in protobuf.
 import { BinaryReader, WireType } from '@bufbuild/protobuf/wire'
-import { type KeyValue, OtlpError, type Value } from './otlp.ts'
+import { countMessages, errorMessages, type KeyValue, OtlpError, type Value } from './otlp.ts'
 import {
   jsonDouble,
   jsonEnum,
@@ -129,7 +129,9 @@ export const numbers = <Type>(of: Field<Type>): Field<readonly Type[]> => ({
 
 export const message = <Fields extends Schema>(number: number, schema: Fields): Field<Message<Fields>> => {
   const { fromJson, fromReader, zero } = readers(schema)
-  const read = (reader: BinaryReader): Message<Fields> => fromReader(reader, messageEnd(reader))
+  // One that comes twice is one in two parts, as protobuf has it.
+  const read = (reader: BinaryReader, before: Message<Fields>): Message<Fields> =>
+    fromReader(reader, messageEnd(reader), before)
   return field(number, WireType.LengthDelimited, zero, fromJson, read)
 }
 
@@ -168,6 +170,7 @@ const attempt = <Result>(work: () => Result): Result | Error => {
   try {
     return work()
   } catch (error) {
+    countMessages(errorMessages)
     return error as Error
   }
 }
@@ -192,8 +195,8 @@ export const readers = <Fields extends Schema>(schema: Fields) => {
     }
     return decoded as Decoded
   }
-  const fromReader = (reader: BinaryReader, end: number): Decoded => {
-    const decoded: Record<string, unknown> = { ...zero }
+  const fromReader = (reader: BinaryReader, end: number, before: Decoded = zero): Decoded => {
+    const decoded: Record<string, unknown> = { ...(before ?? zero) }
     visitFields(reader, end, (tag) => {
       const name = byTag[tag]
       if (name === undefined) return false

@@ -1,7 +1,7 @@
 // A signal of OTLP (traces, logs or metrics) from the bytes of an export request to the rows of its tables. All three have
 // one frame, resources that hold scopes that hold entries, so that a signal is: where it is posted, what its levels are
 // called, the schema of an entry, which items an entry has, and the row of an item.
-import { OtlpError } from './otlp.ts'
+import { beginCounting, countMessages, errorMessages, OtlpError, OtlpSizeError } from './otlp.ts'
 import {
   attempted,
   attributes,
@@ -15,7 +15,7 @@ import {
   text,
   uint32,
 } from './otlp-schema.ts'
-import type { Write } from './writer.ts'
+import { batchBytesMax, type Write } from './writer.ts'
 
 /** How many refused items an answer names. */
 const problemsNamedMax = 10
@@ -88,8 +88,14 @@ export const createSignal = <Entry extends Schema, Item>(parts: SignalParts<Entr
   return {
     path: parts.path,
     rejectedField: parts.rejectedField,
-    json: (body) => toRows(parts, fromJson(parseJson(body), 'the body').resources),
-    protobuf: (body) => toRows(parts, fromProtobuf(parts.path, fromReader, body).resources),
+    json: (body) => {
+      beginCounting()
+      return toRows(parts, fromJson(parseJson(body), 'the body').resources)
+    },
+    protobuf: (body) => {
+      beginCounting()
+      return toRows(parts, fromProtobuf(parts.path, fromReader, body).resources)
+    },
   }
 }
 
@@ -98,6 +104,7 @@ const fromProtobuf = <Decoded>(path: string, read: Reader<Decoded>, body: Uint8A
   try {
     return readWhole(read, body)
   } catch (error) {
+    if (error instanceof OtlpSizeError) throw error
     throw new OtlpError(`the body is not an export request for ${path} in protobuf: ${(error as Error).message}`)
   }
 }
@@ -131,11 +138,13 @@ const toRows = <Entry extends Schema, Item>(
 ): ExportRows => {
   const lines = new Map<string, string[]>()
   const problems: string[] = []
-  let [accepted, rejected] = [0, 0]
+  let [accepted, rejected, length] = [0, 0, 0]
   const attempt = (path: () => string, work: () => void): void => {
     try {
       work()
     } catch (error) {
+      if (error instanceof OtlpSizeError) throw error
+      countMessages(errorMessages)
       rejected += 1
       if (problems.length < problemsNamedMax) problems.push(`${path()}: ${(error as Error).message}`)
     }
@@ -143,6 +152,8 @@ const toRows = <Entry extends Schema, Item>(
   const store = (item: Item, head: string): void => {
     const name = table(item)
     const line = row(item, head)
+    length += line.length
+    checkRowsLength(length)
     const of = lines.get(name)
     if (of) of.push(line)
     else lines.set(name, [line])
@@ -171,6 +182,13 @@ const toRows = <Entry extends Schema, Item>(
   }
   const tables = [...lines].map(([name, of]) => ({ table: name, rows: Buffer.from(of.join('')), count: of.length }))
   return { tables, accepted, rejected, problems }
+}
+
+/** What a resource says is in each of its rows, so that rows may be a thousand times as long as the body. */
+export const checkRowsLength = (length: number): void => {
+  if (length <= batchBytesMax) return
+  const advice = 'send fewer items in one request, or shorter attributes of their resource'
+  throw new OtlpSizeError(`the rows of the body are longer than ${batchBytesMax}: ${advice}`)
 }
 
 const known = <Thing>(thing: Thing | Error): Thing => {

@@ -1,10 +1,10 @@
 // Traces: a span as OTLP's schema has it, and as a row of otel_traces. The exporter stores neither schema addresses nor
 // flags nor counts of what was dropped, so they are not read.
-import { checkId, checkTime } from './otlp.ts'
+import { beginCounting, checkId, checkTime } from './otlp.ts'
 import { blockOfJson } from './otlp-json-fast.ts'
 import { blockOfProtobuf } from './otlp-protobuf-fast.ts'
 import { attributes, enumeration, fixed64, id, type Message, message, repeated, text } from './otlp-schema.ts'
-import { createSignal, type ExportRows, type Origin, type Signal } from './otlp-signal.ts'
+import { checkRowsLength, createSignal, type ExportRows, type Origin, type Signal } from './otlp-signal.ts'
 import { asList, asMap, quote, resourceColumns } from './rows.ts'
 
 const spanSchema = {
@@ -77,6 +77,7 @@ export const carefulTraces = createSignal({
 
 const asRows = (block: { readonly rows: Buffer; readonly count: number } | null): ExportRows | null => {
   if (block === null || block.count === 0) return null
+  checkRowsLength(block.rows.length)
   const table = { table: 'otel.otel_traces', ...block, format: 'Native' as const }
   return { tables: [table], accepted: block.count, rejected: 0, problems: [] }
 }
@@ -84,6 +85,12 @@ const asRows = (block: { readonly rows: Buffer; readonly count: number } | null)
 /** Bodies of the usual shape go straight into columns, for a third of the cost; all others are read with care. */
 export const traces: Signal = {
   ...carefulTraces,
-  json: (body) => asRows(blockOfJson(body)) ?? carefulTraces.json(body),
-  protobuf: (body) => asRows(blockOfProtobuf(body)) ?? carefulTraces.protobuf(body),
+  json: (body) => {
+    beginCounting()
+    return asRows(blockOfJson(body)) ?? carefulTraces.json(body)
+  },
+  protobuf: (body) => {
+    beginCounting()
+    return asRows(blockOfProtobuf(body)) ?? carefulTraces.protobuf(body)
+  },
 }

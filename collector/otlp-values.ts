@@ -2,7 +2,7 @@
 // comparison is with a tag, field number and wire type together, so a known field of an unexpected type counts as unknown
 // and is skipped by its wire type, as protobuf intends.
 import { type BinaryReader, WireType } from '@bufbuild/protobuf/wire'
-import { type KeyValue, OtlpError, type Value, valueDepthMax } from './otlp.ts'
+import { countMessages, type KeyValue, OtlpError, type Value, valueDepthMax } from './otlp.ts'
 
 export type Json = { readonly [key: string]: unknown }
 
@@ -14,6 +14,7 @@ export const jsonObject = (value: unknown, path: string): Json => {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) {
     throw new OtlpError(`${path} is ${kindOf(value)}, wanted an object`)
   }
+  countMessages()
   return value as Json
 }
 
@@ -49,15 +50,15 @@ export const jsonEnum = (value: unknown, path: string): number => {
   return value
 }
 
-const doubleNames: Readonly<Record<string, number>> = {
-  NaN: Number.NaN,
-  Infinity: Number.POSITIVE_INFINITY,
-  '-Infinity': Number.NEGATIVE_INFINITY,
-}
+const doubleNames = new Map([
+  ['NaN', Number.NaN],
+  ['Infinity', Number.POSITIVE_INFINITY],
+  ['-Infinity', Number.NEGATIVE_INFINITY],
+])
 export const jsonDouble = (value: unknown, path: string): number => {
   if (!given(value)) return 0
   if (typeof value === 'number') return value
-  const named = typeof value === 'string' ? (doubleNames[value] ?? Number(value.trim() || 'x')) : Number.NaN
+  const named = typeof value === 'string' ? (doubleNames.get(value) ?? Number(value.trim() || 'x')) : Number.NaN
   if (Number.isNaN(named) && value !== 'NaN') throw new OtlpError(`${path} is ${shown(value)}, wanted a number`)
   return named
 }
@@ -95,6 +96,7 @@ const [list5, map6, bytes7] = [5, 6, 7].map((field) => tag(field, WireType.Lengt
 
 /** Visits every field up to `end`; a visit that returns false leaves the field to be skipped. */
 export const visitFields = (reader: BinaryReader, end: number, visit: (tag: number) => boolean): void => {
+  countMessages()
   while (reader.pos < end) {
     const [field, type] = reader.tag()
     if (!visit((field << 3) | type)) reader.skip(type, field)

@@ -24,6 +24,31 @@ export class OtlpError extends Error {
   readonly code = 'otlp-invalid'
 }
 
+/** The body is small, perhaps, and what it says is too large to hold; sent again it would be no smaller. */
+export class OtlpSizeError extends Error {
+  readonly code = 'otlp-too-large'
+}
+
+/** Messages (spans, attributes, values, …) that one request may hold: empty ones take two bytes to send and hundreds to read. */
+const messagesMax = 4_000_000
+/** An error takes as long as so many messages. */
+export const errorMessages = 400
+let messagesLeft = messagesMax
+
+/** Begins to count the messages of a request. There is one count, because decoding never waits for anything. */
+export const beginCounting = (): void => {
+  messagesLeft = messagesMax
+}
+
+/** Throws OtlpSizeError once the request holds too many. */
+export const countMessages = (count = 1): void => {
+  messagesLeft -= count
+  if (messagesLeft < 0) {
+    const advice = 'send fewer items in one request'
+    throw new OtlpSizeError(`the body holds more than ${messagesMax} messages, or too many that are wrong: ${advice}`)
+  }
+}
+
 const isId = (id: string, digits: number): boolean => id.length === digits && /^[0-9a-f]+$/.test(id) && !/^0+$/.test(id)
 
 /** Throws OtlpError unless the id has that many hex digits and is not all zero. */

@@ -2,13 +2,14 @@
 // what it listens on beyond loopback asks for a token.
 import { join } from 'node:path'
 import type { Logger } from 'pino'
+import { removeUnfinished } from './backup.ts'
 import { clickhouseHttp } from './clickhouse-http.ts'
 import { type FrontUser, needsLogin } from './clickhouse-users.ts'
 import { openEngine } from './engine.ts'
 import { isLoopback, listen } from './http.ts'
 import { migrate } from './migrate.ts'
 import { otlpApp } from './otlp-http.ts'
-import { embeddedStore, type Store, serverStore, setFsync } from './store.ts'
+import { embeddedStore, reloadViews, type Store, serverStore, setFsync } from './store.ts'
 import { openWriter } from './writer.ts'
 
 const tokenLengthMin = 16
@@ -63,9 +64,11 @@ export const startCollector = async (options: CollectorOptions): Promise<Collect
   const close = async (): Promise<void> => {
     for (const part of opened.splice(0).reverse()) await part.close()
   }
-  const ready = async (store: Store): Promise<Store> => {
+  const ready = async (store: Store, isOurs: boolean): Promise<Store> => {
     const applied = await migrate(store)
     if (applied.length > 0) log.info({ migrations: applied }, 'schema brought up to date')
+    // On a server others may be writing, and would miss a view that is away.
+    if (applied.length > 0 && isOurs) await reloadViews(store)
     return store
   }
   const listenForOtlp = async (store: Store): Promise<string> => {
@@ -76,11 +79,12 @@ export const startCollector = async (options: CollectorOptions): Promise<Collect
   try {
     const { clickhouseUrl } = options
     if (clickhouseUrl !== undefined) {
-      const store = await ready(keep(serverStore(clickhouseUrl)))
+      const store = await ready(keep(serverStore(clickhouseUrl)), false)
       return { otlpUrl: await listenForOtlp(store), clickhouseUrl, close }
     }
     const engine = keep(await openEngine(options.dataFolder))
-    const store = await ready(embeddedStore(engine))
+    await removeUnfinished(options.dataFolder)
+    const store = await ready(embeddedStore(engine), true)
     await setFsync(store, fsync)
     const { clickhouseUsers: users = [], clickhousePort } = options
     const frontHost = loopback || needsLogin(users) ? host : '127.0.0.1'

@@ -12,6 +12,9 @@ const nanosPerSecond = 1_000_000_000
 const half = 0x10000
 /** The last whole second that DateTime64(9) can hold all of. */
 const secondsMax = 9_223_372_035
+/** Bytes copied from resources and scopes to their spans, and events or links of one request; more are left to the careful decoder. */
+const copiedBytesMax = 128 * 1024 * 1024
+const nestedMax = 1_000_000
 
 /** An instant in two parts that doubles hold exactly. */
 export type Instant = { seconds: number; nanos: number }
@@ -60,6 +63,7 @@ export class SpanColumns {
   readonly #eventOffsets = new Bytes()
   readonly #linkOffsets = new Bytes()
   #serviceKnown = false
+  #copiedBytes = 0
   readonly #written = new Set<TextName>()
   readonly #columns: readonly Column[]
 
@@ -124,6 +128,9 @@ export class SpanColumns {
     if (!this.#written.has('traceId') || !this.#written.has('spanId')) throw irregular
     for (const name of optional) if (!this.#written.has(name)) text[name].string(defaults[name])
     this.#written.clear()
+    const { keys, values } = resource.attributes
+    this.#copiedBytes += keys.at + values.at + resource.service.at + scope.name.at + scope.version.at
+    if (this.#copiedBytes > copiedBytesMax || this.events.count + this.links.count > nestedMax) throw irregular
     text.service.raw(resource.service.buffer, 0, resource.service.at)
     text.scopeName.raw(scope.name.buffer, 0, scope.name.at)
     text.scopeVersion.raw(scope.version.buffer, 0, scope.version.at)
@@ -159,6 +166,7 @@ export class SpanColumns {
     this.events.count = 0
     this.links.count = 0
     this.rows = 0
+    this.#copiedBytes = 0
     Object.assign(this.start, epoch)
     Object.assign(this.end, epoch)
     this.beginResource()

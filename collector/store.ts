@@ -54,7 +54,13 @@ export const serverStore = (url: string): Store => {
     const { stream } = await client.exec({
       query: `INSERT INTO ${table} FORMAT ${format}`,
       values,
-      clickhouse_settings: { async_insert: 0, insert_deduplication_token: token, max_partitions_per_insert_block: '0' },
+      clickhouse_settings: {
+        async_insert: 0,
+        insert_deduplication_token: token,
+        max_partitions_per_insert_block: '0',
+        // On a cluster an answer means that the shard has the rows.
+        distributed_foreground_insert: 1,
+      },
     })
     await text(stream)
   }
@@ -86,6 +92,21 @@ export const setFsync = async (store: Store, fsync: boolean): Promise<void> => {
   const [after, folder] = ['fsync_after_insert', 'fsync_part_directory']
   const change = fsync ? `MODIFY SETTING ${after} = 1, ${folder} = 1` : `RESET SETTING ${after}, ${folder}`
   for (const { name } of tables) await store.command(`ALTER TABLE otel.\`${name}\` ${change}`)
+}
+
+/**
+ * Loads the views anew, which nobody may be writing through meanwhile. ClickHouse derives a token for a view's rows from the insert's
+ * and from the view, and an ALTERed view has another name in that until it is loaded again: an insert that a crash cut
+ * off and that is repeated after it would be stored twice in that view's table.
+ */
+export const reloadViews = async (store: Store): Promise<void> => {
+  const views = await store.query<{ name: string }>(
+    "SELECT name FROM system.tables WHERE database = 'otel' AND engine = 'MaterializedView'",
+  )
+  for (const { name } of views) {
+    await store.command(`DETACH TABLE otel.\`${name}\` SYNC`)
+    await store.command(`ATTACH TABLE otel.\`${name}\``)
+  }
 }
 
 /** ClickHouse's codes for input that it cannot read as the table's columns. */

@@ -10,8 +10,8 @@ import { type RowsFormat, type Store, wasNotRead } from './store.ts'
 /** Rows and bytes at which a group is full; one batch alone may exceed them. */
 const groupRowsMax = 10_000
 const groupBytesMax = 32 * 1024 * 1024
-/** Bytes of rows waiting in memory; more are answered 503. */
-const waitingBytesMax = 128 * 1024 * 1024
+/** Bytes of rows waiting in memory, and hence of one batch; more are answered 503. */
+export const batchBytesMax = 128 * 1024 * 1024
 
 /** Rows of one table under the token of their batch: the same token is the same rows, whenever it comes. */
 export type Write = {
@@ -103,8 +103,8 @@ class WriteQueue {
   }
 
   #accept(write: Write): Member {
-    const busy = `rows of ${waitingBytesMax} bytes are waiting to be stored already; send the batch again later`
-    if (this.#waitingBytes + write.rows.length > waitingBytesMax) throw new HttpError(503, busy)
+    const busy = `rows of ${batchBytesMax} bytes are waiting to be stored already; send the batch again later`
+    if (this.#waitingBytes + write.rows.length > batchBytesMax) throw new HttpError(503, busy)
     const member = newMember(write)
     this.#members.set(write.token, member)
     this.#waiting.push(member)

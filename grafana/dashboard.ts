@@ -10,6 +10,7 @@ import {
   TextBoxVariableBuilder,
   VariableRefresh,
 } from '@grafana/grafana-foundation-sdk/dashboard'
+import { missing } from './missing.ts'
 import { atAGlance, cost, traffic } from './overview.ts'
 import { panelBuilder } from './panels.ts'
 import { datasource } from './query.ts'
@@ -50,7 +51,7 @@ export const signalboxDashboard = (): Dashboard => {
         .label('Trace id')
         .description('The trace to show at the end of the dashboard; empty for the latest one'),
     )
-  for (const { title, panels } of [atAGlance, traffic, cost, choice, time, eachDecision]) {
+  for (const { title, panels } of [atAGlance, traffic, cost, choice, time, eachDecision, missing]) {
     builder.withRow(new RowBuilder(title))
     for (const panel of panels) builder.withPanel(panelBuilder(panel))
   }

@@ -30,7 +30,7 @@ export const attempts: Rows = {
   time: 'attempt_time',
   from: `FROM otel.routing_attempts FINAL
 WHERE $__timeFilter(attempt_time)
-  AND decision_id IN (
+  AND decision_id GLOBAL IN (
     SELECT decision_id FROM otel.routing_decisions
     ${selected.replaceAll('\n', '\n    ')}
   )`,

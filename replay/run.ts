@@ -24,6 +24,7 @@ import { firstTurnsIn, firstTurnsOf } from './read/turns.ts'
 import type { ClusterKey } from './redecide/clusters.ts'
 import { type EngineOptions, surveyLog } from './redecide/engine.ts'
 import { type Gathered, startGathering } from './redecide/gather.ts'
+import { featuresNeeded } from './redecide/needed.ts'
 import { type Impossible, isToldRight, type Survey, startRetelling, startSurvey } from './redecide/survey.ts'
 import { type CandidateTally, type LogTally, scalarAt } from './redecide/tallies.ts'
 import { closeVerification, type LoggedPolicy, shelve, type Verification } from './redecide/verify.ts'
@@ -129,8 +130,10 @@ export const replaySource = async (
   const objective = objectiveOf(options, await horizonIn(source, options))
   const log = await surveyLog(read.source, policies, { ...engine, objective })
   const candidates = await candidatesOf(log.survey)
-  const gathered = await log.gather(candidates)
-  const grounds = await read.grounds(log.survey)
+  const [gathered, grounds] = await Promise.all([
+    log.gather(candidates),
+    read.grounds(log.survey, featuresNeeded(candidates)),
+  ])
   return candidates.map((candidate, at) => {
     const found = grounds({ ...options, source: candidate.source })
     return appraise(log.survey, gathered, at, candidate, options, engine.reexecuted, found)

@@ -68,6 +68,8 @@ export const configSchema = z.strictObject({
     ])
     .prefault({}),
   capture: captureSchema.prefault({}),
+  /** The file of evaluators with which `signalbox up` judges captured answers in the background. */
+  evaluators: z.string().min(1).optional(),
   policy: z.union([name, z.looseObject({ name })]),
   providers: z
     .array(

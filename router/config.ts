@@ -41,6 +41,8 @@ export type Config = Pick<ConfigFile, 'listen'> & {
   readonly telemetry: TelemetryConfig | false
   /** Null when nothing is captured. */
   readonly capture: CaptureSettings | null
+  /** The file of evaluators for `signalbox up`; null when it evaluates nothing. */
+  readonly evaluators: string | null
   readonly keys: readonly ClientKey[]
   /** The key of the admin endpoints; null when there are none. */
   readonly admin: ClientKey | null
@@ -249,6 +251,7 @@ export const parseConfig = (text: string, folder: string, where = 'signalbox.yam
     listen: file.listen,
     telemetry,
     capture,
+    evaluators: file.evaluators ? resolve(folder, file.evaluators) : null,
     collector,
     keys,
     admin,

@@ -3,13 +3,12 @@ import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import express, { type ErrorRequestHandler, type Request, type Response } from 'express'
 import type { Logger } from 'pino'
-import { z } from 'zod'
 import { adminRoutes, answerAdmin, startingWith } from './admin.ts'
 import { answerChat, type Core } from './answer.ts'
 import { startCapture } from './capture/capture.ts'
 import type { Config } from './config.ts'
-import { callerOf, readBody } from './intake.ts'
-import { issueText } from './policy/yaml.ts'
+import { readFeedback } from './feedback.ts'
+import { callerOf } from './intake.ts'
 import { errorBody } from './reply.ts'
 import { startTelemetry, type Telemetry } from './telemetry.ts'
 import { Upstream } from './upstream.ts'
@@ -26,34 +25,15 @@ export type Router = {
   readonly close: () => Promise<void>
 }
 
-const feedbackSchema = z.strictObject({
-  decision_id: z.uuid(),
-  score: z.union([z.number().min(0).max(1), z.boolean()]),
-  name: z.string().min(1).max(100).default('quality'),
-  comment: z.string().max(4000).default(''),
-})
-
 const invalid = (response: Response, status: number, message: string, code: string): void => {
   response.status(status).json(errorBody(message, 'invalid_request_error', code))
 }
 
 const takeFeedback = async ({ config, telemetry }: Core, request: Request, response: Response): Promise<void> => {
-  const caller = callerOf(request.headers, config.keys)
-  if ('status' in caller) return invalid(response, caller.status, caller.message, caller.code)
-  const raw = await readBody(request)
-  if (typeof raw !== 'string') return invalid(response, raw.status, raw.message, raw.code)
-  let json: unknown
-  try {
-    json = JSON.parse(raw)
-  } catch (error) {
-    return invalid(response, 400, `the body is not JSON: ${(error as Error).message}`, 'invalid_json')
-  }
-  const parsed = feedbackSchema.safeParse(json)
-  if (!parsed.success)
-    return invalid(response, 400, parsed.error.issues.map((issue) => issueText(issue, json)).join('; '), 'invalid_body')
-  const { decision_id: decisionId, score, name, comment } = parsed.data
-  telemetry.feedback({ decisionId, name, score: Number(score), comment })
-  response.status(202).json({ accepted: true })
+  const events = await readFeedback(request, config.keys)
+  if ('status' in events) return invalid(response, events.status, events.message, events.code)
+  for (const event of events) telemetry.event(event)
+  response.status(202).json({ accepted: true, count: events.length })
 }
 
 /** What would be recorded could not be kept, and this router is set to answer nothing that is not recorded. */

@@ -55,6 +55,8 @@ export class SpoolWriter {
 
   want(file: SpoolFile, wanted: Wanted): void {
     this.#wanted.set(file, wanted)
+    // Passes may wait long for the disk, and until then a crash would take the batch's last items.
+    if (wanted.kind === 'whole' && !this.#isLeftAlone) file.write(wanted.bytes).catch((error) => this.#failed(error))
   }
 
   /** Writes what an open batch has so far, unless the disk is still at it; beside the passes, which may wait long for it. */

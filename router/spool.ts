@@ -1,14 +1,15 @@
 // The spool: a folder in which each batch is one file, from its first item until the collector has taken it. A file grows as
 // `<name>.open`, is renamed `<name>.<items>.json` when it is whole, and is never changed after that; what an earlier run
 // left is found at the start, mended where it was cut off, and delivered before anything new.
-import { constants, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { constants, lstatSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { type FileHandle, open, readFile, rename, rm } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import type { Logger } from 'pino'
 import { asideFor, fileMode, folderMode, mendOpen, openSuffix, sealedSuffix } from './spool-mend.ts'
 
-const sealedName = /^(.+)\.(\d+)\.json$/
+/** A name is sent as a header, so nobody else's file may be taken for a batch. */
+const sealedName = /^([\w.:-]{1,100})\.(\d{1,7})\.json$/
 const sqliteBusy = 5
 
 /** The spool cannot be used; the message says why, and what to change. */
@@ -49,9 +50,18 @@ export class SpoolFile {
     })
   }
 
+  /** Hands `bytes` to the system, so that they outlive the process. Rejects as `grow` does. */
+  write(bytes: Uint8Array): Promise<void> {
+    return this.#inTurn(async () => {
+      await this.#write(bytes)
+    })
+  }
+
   /** Brings the file up to `bytes`, its whole batch, and gives it its last name once they outlive the machine. */
   seal(bytes: Uint8Array, items: number): Promise<void> {
     return this.#inTurn(async () => {
+      // Before the wait: a disk that is slow to flush must not keep the last items in the process.
+      await this.#write(bytes)
       await this.#syncing
       const handle = await this.#write(bytes)
       await handle.datasync()
@@ -139,7 +149,9 @@ const leftIn = (folder: string): Left[] =>
       const [, name, items] = sealedName.exec(entry) ?? []
       if (name === undefined) return []
       const path = join(folder, entry)
-      const { size, mtimeMs } = statSync(path)
+      const found = lstatSync(path, { throwIfNoEntry: false })
+      if (!found?.isFile()) return []
+      const { size, mtimeMs } = found
       const ageMs = Math.max(0, Date.now() - mtimeMs)
       return [{ name, items: Number(items), byteLength: size, ageMs, file: new SpoolFile(path) }]
     })

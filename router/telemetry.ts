@@ -7,6 +7,7 @@ import { AlwaysOnSampler, type ReadableSpan } from '@opentelemetry/sdk-trace'
 import type { Logger } from 'pino'
 import type { TelemetryConfig } from './config.ts'
 import { Delivery, type DeliveryCounts } from './delivery.ts'
+import { startEpochReports } from './epoch-report.ts'
 import { eventEncoding, type LogEvent } from './log-event.ts'
 import { transportTo } from './otlp-transport.ts'
 import { type Attempt, errorType } from './policy/attempt.ts'
@@ -43,13 +44,6 @@ export type Finished = {
   readonly httpStatus: number
   readonly trace: Trace
 }
-export type Feedback = {
-  readonly decisionId: string
-  readonly name: string
-  readonly score: number
-  readonly comment: string
-}
-
 /** Spans by count, beside them log events, and how many decisions this epoch has answered. */
 export type TelemetryCounts = DeliveryCounts & {
   readonly epoch: string
@@ -60,7 +54,6 @@ export type TelemetryCounts = DeliveryCounts & {
 export type Telemetry = {
   readonly finished: (exchange: Finished) => void
   readonly rejected: (status: number, code: string, startedAtMs: number) => void
-  readonly feedback: (feedback: Feedback) => void
   readonly policy: (policy: Policy) => void
   readonly policyChanged: (change: PolicyChange) => void
   readonly event: (event: LogEvent) => void
@@ -86,7 +79,6 @@ const silent = (): Telemetry => {
       decisions += 1
     },
     rejected: () => {},
-    feedback: () => {},
     policy: () => {},
     policyChanged: () => {},
     event: () => {},
@@ -231,6 +223,8 @@ export const startTelemetry = (config: TelemetryConfig | false, log: Logger): Te
   let seq = 0
   const instant = (name: string, attributes: Attributes): void =>
     tracer.startSpan(name, { kind: SpanKind.INTERNAL, attributes }, ROOT_CONTEXT).end()
+  const counts = (): TelemetryCounts => ({ ...spans.counts, epoch, decisions: seq, events: events.counts })
+  const reports = startEpochReports(counts, (event) => events.add(event))
   return {
     finished: (exchange) => {
       seq += 1
@@ -247,13 +241,6 @@ export const startTelemetry = (config: TelemetryConfig | false, log: Logger): Te
       const attributes = { ...http, [n.httpStatus]: status, [n.errorType]: code }
       tracer.startSpan(spanName, { kind: SpanKind.SERVER, startTime: startedAtMs, attributes }, ROOT_CONTEXT).end()
     },
-    feedback: ({ decisionId, name, score, comment }) =>
-      instant(spanNames.evaluation, {
-        [n.decisionId]: decisionId,
-        [n.evaluationName]: name,
-        [n.evaluationScore]: score,
-        [n.evaluationExplanation]: comment,
-      }),
     policy: ({ name, hash, source }) =>
       instant(spanNames.policy, {
         [n.policyName]: name,
@@ -263,12 +250,13 @@ export const startTelemetry = (config: TelemetryConfig | false, log: Logger): Te
       }),
     policyChanged: (change) => instant(promotionSpans.change, changeToAttributes(change)),
     event: (event) => events.add(event),
-    counts: () => ({ ...spans.counts, epoch, decisions: seq, events: events.counts }),
+    counts,
     refusing,
     flush: async () => {
       await Promise.all([spans.flush(), events.flush()])
     },
     close: async () => {
+      reports.end()
       await Promise.all([sdk.shutdown(), events.close()])
       release()
     },

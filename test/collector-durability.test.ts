@@ -2,12 +2,14 @@
 import assert from 'node:assert/strict'
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { rm } from 'node:fs/promises'
+import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { test } from 'node:test'
 import { openEngine } from '../collector/engine.ts'
 import { migrate, readMigrations } from '../collector/migrate.ts'
 import { embeddedStore } from '../collector/store.ts'
-import { jsonRequest, jsonSpan, post, rowsOf, temporaryFolder } from './collector-fixtures.ts'
+import { jsonRequest, jsonSpan, otlpAttributes, post, rowsOf, temporaryFolder } from './collector-fixtures.ts'
 
 const program = `
   import { pino } from 'pino'
@@ -73,6 +75,26 @@ test('a collector killed after it acknowledged batches has lost none of them, an
   again.child.kill('SIGTERM')
   const [code] = await once(again.child, 'exit')
   assert.equal(code, 0)
+})
+
+test('a batch repeated after a crash is stored once in tables and views, also where the schema was made just before', async (t) => {
+  const folder = await temporaryFolder()
+  t.after(folder.remove)
+  const attributes = otlpAttributes({ 'signalbox.decision.id': '01a20493-db79-73ae-abe7-899071b44827' })
+  const body = jsonRequest(jsonSpan({ kind: 2, attributes }), jsonSpan({ kind: 3, attributes }))
+  for (const run of [1, 2, 3]) {
+    const { child, ...collector } = await startChild(folder.path)
+    t.after(() => child.kill('SIGKILL'))
+    assert.equal((await post(collector, body, { 'x-signalbox-batch': 'batch-1' })).status, 200)
+    const counts =
+      'SELECT (SELECT count() FROM otel.otel_traces) AS spans, (SELECT count() FROM otel.routing_decisions) AS decisions'
+    const [stored = {}] = await rowsOf<Record<string, string>>(collector, counts)
+    assert.deepEqual(Object.values(stored).map(Number), [2, 1], `run ${run}`)
+    child.kill('SIGKILL')
+    await once(child, 'exit')
+    // As if the crash had come before the collector could note that the batch is stored.
+    await rm(join(folder.path, 'journal'), { recursive: true })
+  }
 })
 
 test('migrations are applied once, again where one failed half-way, and never backwards', async (t) => {

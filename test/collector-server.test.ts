@@ -244,15 +244,16 @@ test('a bearer token that is asked for must be shown, and nothing is read withou
   assert.equal((await fetch(`${guarded.otlpUrl}/healthz`)).status, 200)
 })
 
-test('a batch that bears a name is that batch for ever, whatever its bytes are spelled like', async () => {
+test('a batch is known by its name and its bytes, however they are compressed; other bytes under its name are another', async () => {
   const body = jsonRequest(jsonSpan({ name: 'named' }))
-  for (const bytes of [body, ` ${body}`, gzipSync(body)]) {
+  for (const bytes of [body, body, gzipSync(body)]) {
     const encoding: Record<string, string> = typeof bytes === 'string' ? {} : { 'content-encoding': 'gzip' }
     assert.equal((await post(collector, bytes, { ...encoding, 'x-signalbox-batch': 'epoch-1:7' })).text, '{}')
   }
   assert.equal(await countOf("otel.otel_traces WHERE SpanName = 'named'"), 1)
   const other = jsonRequest(jsonSpan({ name: 'named' }))
-  assert.equal((await post(collector, other, { 'x-signalbox-batch': 'epoch-1:8' })).text, '{}')
+  assert.equal((await post(collector, other, { 'x-signalbox-batch': 'epoch-1:7' })).text, '{}')
+  assert.equal((await post(collector, other, { 'x-signalbox-batch': 'epoch-1:7' })).text, '{}')
   assert.equal(await countOf("otel.otel_traces WHERE SpanName = 'named'"), 2)
   for (const name of ['', 'a b', 'x'.repeat(101)]) {
     const refused = await post(collector, body, { 'x-signalbox-batch': name })

@@ -1,7 +1,7 @@
 // The writer and its journal on the real engine: what arrives together is stored together, once, whatever fails in between.
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
-import { appendFile, readdir, readFile, rename, writeFile } from 'node:fs/promises'
+import { appendFile, mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { openEngine } from '../collector/engine.ts'
@@ -215,6 +215,25 @@ describe('the writer', () => {
     assert.ok(refused.length >= 1 && refused.length <= 2)
     for (const { reason } of refused as PromiseRejectedResult[]) assert.equal(reason.status, 503)
     await writer.close()
+  })
+
+  test('a group has ended though the journal cannot be written anew, and the long log serves as well', async () => {
+    const path = journalFolder()
+    const journal = await openJournal(path, false, silent)
+    // A folder where the new log would be: writing that fails, as it does on a full disk.
+    await mkdir(join(path, 'log.new'))
+    const members = Array.from({ length: 300_000 }, (_, n) => `${'long'.repeat(15)}-${n}`)
+    const begun = { table: 'otel.otel_traces', format: 'JSONEachRow', token: 'long', members } as const
+    await journal.stored(await journal.begin(begun, [Buffer.from(row('long'))]))
+    await journal.stored(
+      await journal.begin({ ...begun, token: 'next', members: ['next'] }, [Buffer.from(row('next'))]),
+    )
+    await journal.close()
+    await rm(join(path, 'log.new'), { recursive: true })
+    const again = await openJournal(path, false, silent)
+    assert.deepEqual([again.unfinished, again.setAside], [[], 0])
+    assert.ok(again.isStored('next') && again.isStored(members.at(-1) as string))
+    await again.close()
   })
 
   test('is one to a folder', async () => {

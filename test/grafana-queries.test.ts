@@ -46,6 +46,9 @@ before(async () => {
   engine = await openEngine(folder)
   await migrate(embeddedStore(engine))
   await engine.insert('otel.otel_traces', demoRows(endMs), 'first')
+  // The router says that it answered more than what is stored.
+  const report = { epoch: 'e1', reported_at: `${endMs / 1000}.0`, decisions: decisionsCount + 10 }
+  await engine.insert('otel.router_epochs', Buffer.from(JSON.stringify(report)), 'report')
 })
 after(async () => {
   await engine.close()

@@ -86,6 +86,15 @@ before(async () => {
     `INSERT INTO otel.feedback (time, decision_id, name, score) SELECT decision_time, decision_id, 'quality', cityHash64(decision_id) % 3 / 2
       FROM otel.routing_decisions WHERE policy_name != 'production' AND cityHash64(decision_id) % 4 = 0`,
   )
+  // Judgements by trace, and what other tenants say, which counts for nothing.
+  await rowsOf(
+    collector,
+    `INSERT INTO otel.feedback (time, decision_id, name, score, tenant, tenant_only, by_trace)
+      SELECT decision_time + 1, toUUIDOrZero(toString(trace_id)), 'quality', 0.25, tenant, true, true
+      FROM otel.routing_decisions WHERE cityHash64(decision_id) % 7 = 0
+      UNION ALL SELECT decision_time + 2, if(number = 0, decision_id, toUUIDOrZero(toString(trace_id))), 'quality', 1, 'another', true, number = 1
+      FROM otel.routing_decisions CROSS JOIN numbers(2) AS n WHERE cityHash64(decision_id) % 7 < 3`,
+  )
 })
 after(async () => {
   await source.close()
@@ -125,9 +134,14 @@ const assertSame = async (candidates: readonly Policy[]): Promise<readonly Repla
 
 test('every figure of a replay is the same in SQL and in JavaScript, for policies of every kind', async () => {
   const [first, second] = await assertSame([softmax, rules, split, nothing])
+  const [quarters] = await rowsOf<{ count: string }>(
+    collector,
+    "SELECT toString(count()) AS count FROM otel.feedback_by_decision WHERE name = 'quality' AND score = 0.25",
+  )
   assert.equal(first?.verification.reproduced, filled + 2 * decided)
   assert.equal(first?.production.length, 3)
   assert.ok((first?.metrics ?? []).some(({ metric, missing }) => metric === 'quality' && missing > 0))
+  assert.ok(Number(quarters?.count) > 100, 'judgements by trace count')
   assert.ok((second?.shares.unsupported ?? 0) > 0, 'some choices were never tried')
 })
 

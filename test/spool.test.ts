@@ -1,7 +1,7 @@
 // The spool against what happens to it: a collector that is away, a router that ends, a file that was cut off, a disk that
 // fails or is full, a clock that jumps. What was spooled is delivered once, under one name, with the same bytes.
 import assert from 'node:assert/strict'
-import { mkdir, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises'
+import { type FileHandle, mkdir, open, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -40,6 +40,34 @@ test('what was added is on disk within 100 ms, and off it once it was taken', as
   await delivery.flush()
   await until(async () => (await filesIn(folder, 'json')).length === 0, 'the file is gone')
   assert.equal(delivery.counts.delivered, 1)
+})
+
+test('a batch that is whole is on disk at once, though the disk is slow to flush what came before', async (t) => {
+  const folder = await temporarySpool(t)
+  const probe = await open(join(folder, 'probe'), 'w')
+  const handles = Object.getPrototypeOf(probe) as FileHandle
+  await probe.close()
+  const { datasync } = handles
+  afterwards(t, () => Object.assign(handles, { datasync }))
+  handles.datasync = async function (this: FileHandle) {
+    await sleep(2_000)
+    return datasync.call(this)
+  }
+  const { url } = await scriptedCollector(t, [], away)
+  const { delivery, end } = startDelivery(t, url, folder)
+  end('span-1')
+  await until(async () => (await filesIn(folder)).length > 0, 'a file is there')
+  await sleep(50)
+  end('span-2')
+  void delivery.flush()
+  await until(
+    async () => {
+      const [file = ''] = await filesIn(folder)
+      return namesIn(await readFile(join(folder, 'traces', file), 'utf8')).includes('span-2')
+    },
+    'the last span is on disk',
+    1_000,
+  )
 })
 
 test('closing leaves on disk what is not taken, and the next run sends it first: same names, same bytes, same order', async (t) => {

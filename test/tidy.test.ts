@@ -30,7 +30,7 @@ const arrows: Readonly<Record<string, readonly string[]>> = {
   'router/policy/': ['router/policy/'],
   'router/': ['router/'],
   'collector/': ['collector/', 'router/policy/record.ts', 'router/policy/attributes.ts', 'router/policy/attempt.ts'],
-  'replay/': ['replay/', 'router/policy/', 'router/capture/sealed.ts'],
+  'replay/': ['replay/', 'router/policy/', 'router/capture/sealed.ts', 'router/capture/pattern.ts'],
   'grafana/': ['grafana/', 'router/policy/'],
   'demo/': ['demo/', 'cli/', 'collector/', 'replay/', 'router/'],
   'cli/': ['cli/', 'collector/', 'replay/', 'router/', 'demo/command.ts'],

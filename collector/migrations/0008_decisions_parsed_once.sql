@@ -22,8 +22,9 @@ WITH
             tokens_per_s Nullable(Float64), latency_ms Nullable(Float64), error_rate Nullable(Float64), samples Nullable(Float64), in_flight Nullable(Float64))
     )))') AS decided,
     decided.candidates AS considered,
-    -- And one for the features as they are spelled, known or not.
-    arrayMap(c -> JSONExtractKeysAndValuesRaw(c, 'features'), JSONExtractArrayRaw(record_json, 'candidates')) AS spelled
+    -- And one for the features as they are spelled, known or not. Of a record that is none the two readings may find different numbers
+    -- of candidates, which no row could hold.
+    arrayResize(arrayMap(c -> JSONExtractKeysAndValuesRaw(c, 'features'), JSONExtractArrayRaw(record_json, 'candidates')), length(considered)) AS spelled
 SELECT
     Timestamp AS decision_time,
     toUUIDOrZero(SpanAttributes['signalbox.decision.id']) AS decision_id,

@@ -16,7 +16,8 @@ ALTER TABLE otel.feedback
     ADD COLUMN IF NOT EXISTS keep_probability Float64 DEFAULT 1,
     ADD COLUMN IF NOT EXISTS arrived_at DateTime64(3) DEFAULT now64(3) CODEC(Delta(8), ZSTD(1));
 
--- A logger that has no event names yet says them in the attribute `event.name`.
+-- A logger that has no event names yet says them in the attribute `event.name`; and the official collector leaves them out if it
+-- started while ClickHouse was away.
 CREATE MATERIALIZED VIEW IF NOT EXISTS otel.feedback_events_mv TO otel.feedback AS
 WITH
     LogAttributes['signalbox.decision.id'] AS decision,
@@ -40,7 +41,7 @@ SELECT
     LogAttributes['signalbox.evaluation.source'] AS source,
     if(kept > 0 AND kept <= 1, assumeNotNull(kept), 1.) AS keep_probability
 FROM otel.otel_logs
-WHERE (EventName = 'gen_ai.evaluation.result' OR LogAttributes['event.name'] = 'gen_ai.evaluation.result')
+WHERE (EventName IN ('gen_ai.evaluation.result', '') OR LogAttributes['event.name'] = 'gen_ai.evaluation.result')
     AND LogAttributes['gen_ai.evaluation.name'] != ''
     AND isFinite(given)
     AND toUUIDOrZero(if(decision = '', TraceId, decision)) != toUUIDOrZero('');

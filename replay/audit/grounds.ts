@@ -3,6 +3,7 @@
 // itself, a few stretches of time are read instead, whole, because what is doubled lies close together.
 
 import type { DecisionRecord } from '../../router/policy/record.ts'
+import type { ReadFeatures } from '../read/candidates.ts'
 import type { Source } from '../read/source.ts'
 import { hashSet } from '../redecide/hash-set.ts'
 import { idHash, type Survey } from '../redecide/survey.ts'
@@ -47,12 +48,15 @@ export const groundsOf = (records: Iterable<DecisionRecord>): Grounds => {
   return grounds.close()
 }
 
-/** A source that is listened to when it is first gone through, and what is known once it is surveyed. */
+/**
+ * A source that is listened to when it is first gone through, and what is known once it is surveyed. Of a table only `features` need
+ * to be read: those that the candidates look at.
+ */
 export const listeningTo = (
   source: Source,
-): { readonly source: Source; readonly grounds: (survey: Survey) => Promise<Grounds> } => {
+): { readonly source: Source; readonly grounds: (survey: Survey, features?: ReadFeatures) => Promise<Grounds> } => {
   const { find } = source
-  if (find) return { source, grounds: async (survey) => groundsOf(await find(stretchesOf(survey))) }
+  if (find) return { source, grounds: async (survey, features) => groundsOf(await find(stretchesOf(survey), features)) }
   const heard = startGrounds()
   let isFirst = true
   const batches: Source['batches'] = async function* (onProgress) {

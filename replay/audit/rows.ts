@@ -49,8 +49,8 @@ export const doubledRows = (): Question => {
       const asked = JSON.stringify([session, user, tenant, tier, tags, model, input_tokens, output_tokens_max, stream])
       const ms = Date.parse(time)
       // Two times at most 1 ms apart share one of these two buckets, and no others do.
-      const isNewEven = seen.add(hashOf(asked, `even ${Math.floor(ms / 2)}`))
-      const isNewOdd = seen.add(hashOf(asked, `odd ${Math.floor((ms + 1) / 2)}`))
+      const isNewEven = seen.add(hashOf(`${Math.floor(ms / 2)} ${asked}`, 'even'))
+      const isNewOdd = seen.add(hashOf(`${Math.floor((ms + 1) / 2)} ${asked}`, 'odd'))
       if (!isNewEven || !isNewOdd) doubled++
     },
     close: () =>

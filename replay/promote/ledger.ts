@@ -1,7 +1,6 @@
 // Where promotions are kept: written as spans to the collector, which answers when they are stored, and read back from
 // ClickHouse, where a canary's decisions are summed as well, so that what travels does not grow with the traffic.
 import { randomBytes } from 'node:crypto'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { type ClickHouseClient, ClickHouseLogLevel, createClient } from '@clickhouse/client'
 import type { z } from 'zod'
 import type { Attributes } from '../../router/policy/attributes.ts'
@@ -9,6 +8,7 @@ import { promotionSpans } from '../../router/policy/promotion.ts'
 import { type DecisionRecord, outcomeStatuses } from '../../router/policy/record.ts'
 import { issueText } from '../../router/policy/yaml.ts'
 import { metrics } from '../estimate/metrics.ts'
+import { sendOtlp, triesMax } from '../otlp.ts'
 import type { ArmSum } from './canary.ts'
 import type { GateSummary } from './gate-report.ts'
 import type { HoldLedger } from './hold.ts'
@@ -23,8 +23,6 @@ import {
 import { type ArmBet, boundOf, rewardSteps } from './strict.ts'
 
 const requestMsMax = 60_000
-const triesMax = 5
-const retryMsFirst = 200
 const promotionsMax = 10_000
 const problemsShownMax = 3
 
@@ -191,30 +189,15 @@ const betsQuery = `
   )
   GROUP BY arm, metric, fill, reward`
 
-/** Sends one span; asked again with the same bytes, the collector stores it once. */
+/** Sends one span. */
 const send = async (otlpUrl: string, name: string, attributes: Attributes): Promise<void> => {
-  const body = spanRequest(name, attributes)
-  let why = ''
-  for (let attempt = 0; attempt < triesMax; attempt++) {
-    if (attempt > 0) await sleep(retryMsFirst * 2 ** attempt)
-    try {
-      const response = await fetch(new URL('/v1/traces', otlpUrl), {
-        method: 'POST',
-        headers: { 'content-type': 'application/json' },
-        body,
-        signal: AbortSignal.timeout(requestMsMax),
-      })
-      if (response.ok) return
-      why = `${response.status} ${(await response.text()).slice(0, 200)}`
-    } catch (error) {
-      why = (error as { cause?: Error }).cause?.message ?? (error as Error).message
-    }
-  }
-  throw new LedgerError('ledger-unreachable', `recording ${name} at ${hostOf(otlpUrl)}: ${why}, ${triesMax} times`)
+  const why = await sendOtlp(otlpUrl, '/v1/traces', spanRequest(name, attributes))
+  if (why !== null)
+    throw new LedgerError('ledger-unreachable', `recording ${name} at ${hostOf(otlpUrl)}: ${why}, ${triesMax} times`)
 }
 
 /** A span of no duration in OTLP's JSON shape. */
-const spanRequest = (name: string, attributes: Attributes): string => {
+const spanRequest = (name: string, attributes: Attributes) => {
   const time = `${Date.now()}000000`
   const span = {
     traceId: randomBytes(16).toString('hex'),
@@ -226,7 +209,5 @@ const spanRequest = (name: string, attributes: Attributes): string => {
     attributes: Object.entries(attributes).map(([key, value]) => ({ key, value: { stringValue: String(value) } })),
   }
   const resource = { attributes: [{ key: 'service.name', value: { stringValue: 'signalbox' } }] }
-  return JSON.stringify({
-    resourceSpans: [{ resource, scopeSpans: [{ scope: { name: 'signalbox' }, spans: [span] }] }],
-  })
+  return { resourceSpans: [{ resource, scopeSpans: [{ scope: { name: 'signalbox' }, spans: [span] }] }] }
 }

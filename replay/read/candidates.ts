@@ -2,7 +2,17 @@
 // shape of object for all, because there are fourteen features to each candidate and several candidates to each row.
 import type { DecisionRecord, Exclusion, Features } from '../../router/policy/record.ts'
 import { columnFeatures } from '../../router/policy/sql-columns.ts'
-import { type Block, boundsOf, type Column, columnOf, type Numbers, numberAt, unexpected } from './native.ts'
+import {
+  type Block,
+  boundsOf,
+  type Column,
+  columnOf,
+  type Numbers,
+  numberAt,
+  type Texts,
+  textAt,
+  unexpected,
+} from './native.ts'
 
 /** How many different texts of extra features are kept parsed while a block is read. */
 const extrasKeptMax = 10_000
@@ -35,13 +45,9 @@ export const candidateReader = (
       throw unexpected(`column candidates.${name} does not stand beside candidates.model, item by item, as ${kind}`)
     return found.items as Extract<Column, { kind: Kind }>
   }
-  const model = items('model', 'text').values
+  const model = items('model', 'text')
   const [eligible, probability] = [items('eligible', 'number').values, items('probability', 'number').values]
-  const [exclusion, unknown, score] = [
-    items('exclusion', 'text').values,
-    items('unknown', 'text').values,
-    items('score', 'number'),
-  ]
+  const [exclusion, unknown, score] = [items('exclusion', 'text'), items('unknown', 'text'), items('score', 'number')]
   const featuresOf = featureReader(items, features)
   const [inputTokens, outputTokensMax] = [
     columnOf(block, 'request_input_tokens', 'number'),
@@ -53,11 +59,11 @@ export const candidateReader = (
     const [from, end] = boundsOf(ends, row)
     for (let at = from; at < end; at += 1) {
       const features = featuresOf(at)
-      const excluded = exclusion[at] as string
+      const excluded = textAt(exclusion, at)
       candidates.push({
-        model: model[at] as string,
+        model: textAt(model, at),
         eligible: eligible[at] === 1,
-        exclusion: excluded === '' ? null : exclusionOf(excluded, unknown[at] as string, neededAt(row), features),
+        exclusion: excluded === '' ? null : exclusionOf(excluded, textAt(unknown, at), neededAt(row), features),
         score: numberAt(score, at),
         probability: probability[at] as number,
         features,
@@ -90,8 +96,8 @@ const featureReader = (
   items: Items,
   wanted: ReadFeatures,
 ): ((at: number) => DecisionRecord['candidates'][number]['features']) => {
-  const text = (name: string): readonly string[] | null => (wanted.has(name) ? items(name, 'text').values : null)
-  const [provider, breaker, extra] = [text('provider'), text('breaker'), items('extra', 'text').values]
+  const text = (name: string): Texts | null => (wanted.has(name) ? items(name, 'text') : null)
+  const [provider, breaker, extra] = [text('provider'), text('breaker'), items('extra', 'text')]
   const extras = new Map<string, Features>()
   const extrasOf = (text: string): Features => {
     const parsed = extras.get(text) ?? jsonOf(text)
@@ -104,7 +110,7 @@ const featureReader = (
   const number = (column: Numbers | null, at: number): number | null => (column === null ? null : numberAt(column, at))
   return (at) => {
     const features = {
-      provider: provider === null ? null : (provider[at] as string),
+      provider: provider === null ? null : textAt(provider, at),
       context_tokens_max: number(of.context_tokens_max, at),
       input_usd_per_mtok: number(of.input_usd_per_mtok, at),
       output_usd_per_mtok: number(of.output_usd_per_mtok, at),
@@ -117,9 +123,10 @@ const featureReader = (
       error_rate: number(of.error_rate, at),
       samples: number(of.samples, at),
       in_flight: number(of.in_flight, at),
-      breaker: breaker === null ? null : (breaker[at] as string),
+      breaker: breaker === null ? null : textAt(breaker, at),
     } satisfies Record<keyof typeof columnFeatures, string | number | null>
-    return extra[at] === '' ? features : { ...features, ...extrasOf(extra[at] as string) }
+    const more = textAt(extra, at)
+    return more === '' ? features : { ...features, ...extrasOf(more) }
   }
 }
 

@@ -9,10 +9,23 @@ const varintBytesMax = 8
 
 /** The values of a column. Of an array column, row `r` owns the items from `ends[r - 1]` (0 for the first) to `ends[r]`. */
 export type Column =
-  | { readonly kind: 'text'; readonly values: readonly string[]; readonly nulls: Uint8Array | null }
+  | Texts
   | { readonly kind: 'number'; readonly values: ArrayLike<number>; readonly nulls: Uint8Array | null }
   | { readonly kind: 'array'; readonly ends: ArrayLike<number>; readonly items: Column }
 
+/**
+ * Texts, to be asked for by `textAt`: text `at` is `keys[codes[at]]` where there are codes, and else the bytes from `starts[at]` to
+ * `ends[at]`. They become strings as late as that, because what is made late dies young.
+ */
+export type Texts = {
+  readonly kind: 'text'
+  readonly nulls: Uint8Array | null
+  readonly keys: readonly string[]
+  readonly codes: ArrayLike<number> | null
+  readonly bytes: Buffer
+  readonly starts: Uint32Array
+  readonly ends: Uint32Array
+}
 export type Numbers = Extract<Column, { kind: 'number' }>
 
 /** Some rows of a result, by column. */
@@ -70,19 +83,25 @@ const take = (cursor: Cursor, length: number, alignedTo = 1): Uint8Array<ArrayBu
   return from % alignedTo === 0 ? new Uint8Array(whole, from, length) : new Uint8Array(whole.slice(from, end))
 }
 
-const text = (cursor: Cursor): string => {
-  const length = varint(cursor)
-  if (length === 0) return ''
-  const from = cursor.at
-  cursor.at += count(cursor, length, 'bytes of text')
-  return cursor.bytes.toString('utf8', from, cursor.at)
+const texts = (cursor: Cursor, rows: number): Texts => {
+  const [starts, ends] = [new Uint32Array(rows), new Uint32Array(rows)]
+  for (let row = 0; row < rows; row += 1) {
+    const length = varint(cursor)
+    starts[row] = cursor.at
+    cursor.at += count(cursor, length, 'bytes of text')
+    ends[row] = cursor.at
+  }
+  return { kind: 'text', nulls: null, keys: [], codes: null, bytes: cursor.bytes, starts, ends }
 }
 
-const texts = (cursor: Cursor, rows: number): string[] => {
-  const values: string[] = []
-  for (let row = 0; row < rows; row += 1) values.push(text(cursor))
-  return values
+/** One text of a column. */
+export const textAt = ({ codes, keys, bytes, starts, ends }: Texts, at: number): string => {
+  if (codes !== null) return keys[codes[at] as number] as string
+  const [from, end] = [starts[at] as number, ends[at] as number]
+  return from === end ? '' : bytes.toString('utf8', from, end)
 }
+
+const text = (cursor: Cursor): string => textAt(texts(cursor, 1), 0)
 
 /** Unsigned whole numbers of eight bytes as doubles: exact below 2^53, which is more than any count here. */
 const wide = (bytes: Uint8Array<ArrayBuffer>): Float64Array => {
@@ -129,11 +148,11 @@ const column = (cursor: Cursor, type: string, rows: number): Column => {
 }
 
 const values = (cursor: Cursor, type: string, rows: number): Column => {
-  if (type === 'LowCardinality(String)') return { kind: 'text', values: dictionary(cursor, rows), nulls: null }
+  if (type === 'LowCardinality(String)') return dictionary(cursor, rows)
   const known = inside(type, 'Nullable')
   const nulls = known === null ? null : take(cursor, rows)
   const plain = known ?? type
-  if (plain === 'String') return { kind: 'text', values: texts(cursor, rows), nulls }
+  if (plain === 'String') return { ...texts(cursor, rows), nulls }
   const read = Object.hasOwn(numbers, plain) ? numbers[plain] : undefined
   if (!read) return malformed(cursor, `a column of type ${type.slice(0, 100)} is not read here`)
   return { kind: 'number', values: read(cursor, rows), nulls }
@@ -151,23 +170,21 @@ const versionOf = (cursor: Cursor): void => {
 }
 
 /** Texts as indexes into a dictionary: each different text is decoded once. */
-const dictionary = (cursor: Cursor, rows: number): string[] => {
-  if (rows === 0) return []
+const dictionary = (cursor: Cursor, rows: number): Texts => {
+  if (rows === 0) return texts(cursor, 0)
   const flags = wholeNumber(cursor)
   if ((flags & globalKeys) !== 0 || (flags & additionalKeys) === 0)
     malformed(cursor, `found dictionary flags ${flags}; wanted one dictionary for each block`)
-  const keys = texts(cursor, count(cursor, wholeNumber(cursor), 'texts'))
+  const known = texts(cursor, count(cursor, wholeNumber(cursor), 'texts'))
+  const keys = Array.from(known.starts, (_, at) => textAt(known, at))
   const found = wholeNumber(cursor)
   if (found !== rows) malformed(cursor, `found ${found} dictionary indexes; wanted ${rows}`)
   const read = numbers[['UInt8', 'UInt16', 'UInt32', 'UInt64'][flags & 255] ?? '']
   if (!read) return malformed(cursor, `found dictionary indexes of width ${flags & 255}; wanted 0 to 3`)
-  const indexes = read(cursor, rows)
-  const result: string[] = []
+  const codes = read(cursor, rows)
   for (let row = 0; row < rows; row += 1)
-    result.push(
-      keys[indexes[row] as number] ?? malformed(cursor, `a dictionary of ${keys.length} has no ${indexes[row]}`),
-    )
-  return result
+    if ((codes[row] as number) >= keys.length) malformed(cursor, `a dictionary of ${keys.length} has no ${codes[row]}`)
+  return { ...known, keys, codes }
 }
 
 /** A column by its name. Throws a SourceError where it is missing or holds something else. */

@@ -10,7 +10,17 @@ import {
   streamEnds,
 } from '../../router/policy/record.ts'
 import { allFeatures, candidateColumns, candidateReader, type ReadFeatures } from './candidates.ts'
-import { type Block, blocksOf, boundsOf, columnOf, type Numbers, numberAt, unexpected } from './native.ts'
+import {
+  type Block,
+  blocksOf,
+  boundsOf,
+  columnOf,
+  type Numbers,
+  numberAt,
+  type Texts,
+  textAt,
+  unexpected,
+} from './native.ts'
 import { parseRecord } from './parse.ts'
 
 /** What to select from `otel.routing_decisions` for `recordsOf` of the same features; the feedback, `quality` and `quality_judge`, is joined to it. */
@@ -68,14 +78,21 @@ type RowReader = (row: number, readBefore: number) => DecisionRecord
 
 /** Every row of every block. The sort is here because ClickHouse would move all columns of a row, and this moves one number. */
 function* inOrder(blocks: readonly Block[]): Generator<{ readonly block: number; readonly row: number }> {
-  const rowsMax = Math.max(1, ...blocks.map(({ rows }) => rows))
-  const times = blocks.map((block) => columnOf(block, 'time_ms', 'number').values)
-  const ids = blocks.map((block) => columnOf(block, 'id', 'text').values)
-  const order = blocks.flatMap(({ rows }, block) => Array.from({ length: rows }, (_, row) => block * rowsMax + row))
-  const at = <Value>(columns: readonly ArrayLike<Value>[], place: number): Value =>
-    columns[Math.floor(place / rowsMax)]?.[place % rowsMax] as Value
-  order.sort((a, b) => at(times, a) - at(times, b) || (at(ids, a) < at(ids, b) ? -1 : 1))
-  for (const place of order) yield { block: Math.floor(place / rowsMax), row: place % rowsMax }
+  const count = blocks.reduce((sum, { rows }) => sum + rows, 0)
+  const [times, block, row] = [new Float64Array(count), new Uint32Array(count), new Uint32Array(count)]
+  let at = 0
+  for (const [number, { rows }] of blocks.entries()) {
+    times.set(columnOf(blocks[number] as Block, 'time_ms', 'number').values, at)
+    for (let within = 0; within < rows; within++, at++) {
+      block[at] = number
+      row[at] = within
+    }
+  }
+  const ids = blocks.map((of) => columnOf(of, 'id', 'text'))
+  const idAt = (place: number): string => textAt(ids[block[place] as number] as Texts, row[place] as number)
+  const order = Array.from(times, (_, place) => place)
+  order.sort((a, b) => (times[a] as number) - (times[b] as number) || (idAt(a) < idAt(b) ? -1 : 1))
+  for (const place of order) yield { block: block[place] as number, row: row[place] as number }
 }
 
 /** One of the words that a field may be. */
@@ -90,6 +107,8 @@ const reasonOf = oneOf(reasons, 'reason')
 const statusOf = oneOf(outcomeStatuses, 'outcome.status')
 const sourceOf = oneOf(numberSources, 'outcome source')
 const streamEndOf = oneOf(streamEnds, 'outcome.stream_end')
+const streamEndAt = (word: string): Outcome['stream_end'] => (word === '' ? null : streamEndOf(word))
+const reasonAt = (word: string): Pick<DecisionRecord, 'reason'> => (word === '' ? {} : { reason: reasonOf(word) })
 
 const minuteMs = 60_000
 /** The minute said last: rows come by time, and most of what a date says is the same for thousands. */
@@ -114,7 +133,7 @@ const minuteOf = (ms: number): typeof minute => {
 /** Reads row by row what a block holds by column. */
 const rowReader = (block: Block, features: ReadFeatures): RowReader => {
   const numbers = (name: string): Numbers => columnOf(block, name, 'number')
-  const texts = (name: string): readonly string[] => columnOf(block, name, 'text').values
+  const texts = (name: string): Texts => columnOf(block, name, 'text')
   const irregular = columnOf(block, 'irregular', 'text')
   const [id, timeMs, session, engine] = [texts('id'), numbers('time_ms').values, texts('session'), texts('engine')]
   const [policyName, policyHash, path] = [texts('policy_name'), texts('policy_hash'), listReader(block, 'path')]
@@ -128,22 +147,22 @@ const rowReader = (block: Block, features: ReadFeatures): RowReader => {
   const feedbackOf = feedbackReader(block)
   return (row, readBefore) => {
     if (irregular.nulls?.[row] !== 1) {
-      const parsed = parseRecord(irregular.values[row] as string, `${id[row]} of otel.routing_decisions`, readBefore)
+      const parsed = parseRecord(textAt(irregular, row), `${textAt(id, row)} of otel.routing_decisions`, readBefore)
       return withFeedback(parsed, feedbackOf(row))
     }
     const outcome = outcomeOf(row, feedbackOf)
     return {
       v: 1,
-      id: id[row] as string,
+      id: textAt(id, row),
       time: timeOf(timeMs[row] as number),
-      session: session[row] as string,
-      engine: engine[row] as string,
-      policy: { name: policyName[row] as string, hash: policyHash[row] as string },
+      session: textAt(session, row),
+      engine: textAt(engine, row),
+      policy: { name: textAt(policyName, row), hash: textAt(policyHash, row) },
       path: path(row),
       request: requestOf(row),
       candidates: candidatesOf(row),
-      chosen: chosen[row] || null,
-      ...(reason[row] === '' ? {} : { reason: reasonOf(reason[row] as string) }),
+      chosen: textAt(chosen, row) || null,
+      ...reasonAt(textAt(reason, row)),
       explored: explored[row] === 1,
       plan: plan(row),
       keep_probability: keepProbability[row] as number,
@@ -155,12 +174,16 @@ const rowReader = (block: Block, features: ReadFeatures): RowReader => {
 const listReader = (block: Block, name: string): ((row: number) => string[]) => {
   const { ends, items } = columnOf(block, name, 'array')
   if (items.kind !== 'text') throw unexpected(`column ${name} holds ${items.kind}; wanted text`)
-  const { values } = items
-  return (row) => values.slice(...boundsOf(ends, row))
+  return (row) => {
+    const [from, end] = boundsOf(ends, row)
+    const texts = new Array<string>(end - from)
+    for (let at = from; at < end; at++) texts[at - from] = textAt(items, at)
+    return texts
+  }
 }
 
 const requestReader = (block: Block): ((row: number) => DecisionRecord['request']) => {
-  const texts = (name: string): readonly string[] => columnOf(block, name, 'text').values
+  const texts = (name: string): Texts => columnOf(block, name, 'text')
   const inputTokens = columnOf(block, 'request_input_tokens', 'number').values
   const [outputTokensMax, stream] = [
     columnOf(block, 'request_output_tokens_max', 'number'),
@@ -170,28 +193,28 @@ const requestReader = (block: Block): ((row: number) => DecisionRecord['request'
   const [keys, values] = [listReader(block, 'tags.keys'), listReader(block, 'tags.values')]
   return (row) => {
     const tags: Record<string, string> = {}
-    const texts = values(row)
-    for (const [at, key] of keys(row).entries()) {
-      const value = texts[at] as string
+    const [names, texts] = [keys(row), values(row)]
+    for (let at = 0; at < names.length; at++) {
+      const [key, value] = [names[at] as string, texts[at] as string]
       // A client may call a tag `__proto__`, and assigning that would lose it.
       if (key !== '__proto__') tags[key] = value
       else Object.defineProperty(tags, key, { value, enumerable: true, configurable: true, writable: true })
     }
     return {
-      model: model[row] as string,
+      model: textAt(model, row),
       input_tokens: inputTokens[row] as number,
       output_tokens_max: numberAt(outputTokensMax, row),
       stream: stream[row] === 1,
-      tier: tier[row] as string,
-      tenant: tenant[row] as string,
-      user: user[row] as string,
+      tier: textAt(tier, row),
+      tenant: textAt(tenant, row),
+      user: textAt(user, row),
       tags,
     }
   }
 }
 
 const outcomeReader = (block: Block): ((row: number, feedbackOf: Feedback) => Outcome | null) => {
-  const texts = (name: string): readonly string[] => columnOf(block, name, 'text').values
+  const texts = (name: string): Texts => columnOf(block, name, 'text')
   const numbers = (name: string): Numbers => columnOf(block, name, 'number')
   const [status, served, errorType, streamEnd] = [
     texts('outcome'),
@@ -208,21 +231,22 @@ const outcomeReader = (block: Block): ((row: number, feedbackOf: Feedback) => Ou
   const [latencyMs, ttftMs] = [numbers('latency_ms'), numbers('ttft_ms')]
   const [inputTokens, outputTokens] = [numbers('input_tokens'), numbers('output_tokens')]
   return (row, feedbackOf) => {
-    if (status[row] === '') return null
+    const came = textAt(status, row)
+    if (came === '') return null
     return {
-      status: statusOf(status[row] as string),
-      served: served[row] || null,
+      status: statusOf(came),
+      served: textAt(served, row) || null,
       attempts: attempts[row] as number,
       http_status: httpStatus[row] as number,
-      error_type: errorType[row] || null,
+      error_type: textAt(errorType, row) || null,
       cost_usd: numberAt(costUsd, row),
-      cost_source: sourceOf(costSource[row] as string),
+      cost_source: sourceOf(textAt(costSource, row)),
       latency_ms: numberAt(latencyMs, row),
       ttft_ms: numberAt(ttftMs, row),
       input_tokens: numberAt(inputTokens, row),
       output_tokens: numberAt(outputTokens, row),
-      tokens_source: sourceOf(tokensSource[row] as string),
-      stream_end: streamEnd[row] === '' ? null : streamEndOf(streamEnd[row] as string),
+      tokens_source: sourceOf(textAt(tokensSource, row)),
+      stream_end: streamEndAt(textAt(streamEnd, row)),
       quality: null,
       ...feedbackOf(row),
     }

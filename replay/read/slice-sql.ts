@@ -19,20 +19,31 @@ export const startsSql = (where: string, untilMs: number): string => `
     toFloat64(least(${sliceRows}, length(times) - (at - 1) * ${sliceRows})) AS rows
   FROM (SELECT 1) ARRAY JOIN starts AS start, arrayEnumerate(starts) AS at ORDER BY at`
 
-/** A slice in Native format, from {start} up to {end}; `isTimed` adds when its feedback was given. */
-export const sliceSql = (columns: readonly string[], where: string, isTimed: boolean): string => {
+/** Whether any judgement names a trace, or counts for one tenant only: then otel.judgements finds what it is about. */
+export const isIndirectSql = 'SELECT toFloat64(count()) AS rows FROM otel.feedback WHERE by_trace OR tenant_only'
+
+/**
+ * A slice in Native format, from {start} up to {end}; `isTimed` adds when its feedback was given. Where no judgement is indirect they
+ * are read from their table, at a third of the cost.
+ */
+export const sliceSql = (columns: readonly string[], where: string, isTimed: boolean, isIndirect: boolean): string => {
   const within = `decision_time >= toDateTime64({start: String}, 9) AND decision_time < toDateTime64({end: String}, 9) ${where}`
+  const [judgements, turn] = isIndirect
+    ? [`otel.judgements WHERE ${judgedWithin(within)}`, 'turn']
+    : [
+        `otel.feedback FINAL WHERE decision_id IN (SELECT decision_id FROM otel.routing_decisions WHERE ${within})`,
+        '(time, arrived_at)',
+      ]
   return `
     SELECT d.*, f.quality AS quality, f.quality_judge AS quality_judge${isTimed ? ', f.quality_time_ms AS quality_time_ms' : ''}
     FROM (
       SELECT ${columns.join(', ')} FROM otel.routing_decisions FINAL WHERE ${isRecord} AND ${within}
     ) AS d
     LEFT JOIN (
-      SELECT toString(decision_id) AS judged, argMaxIf(toNullable(score), turn, name = 'quality') AS quality,
-        argMaxIf(toNullable(score), turn, name = 'quality_judge') AS quality_judge,
+      SELECT toString(decision_id) AS judged, argMaxIf(toNullable(score), ${turn}, name = 'quality') AS quality,
+        argMaxIf(toNullable(score), ${turn}, name = 'quality_judge') AS quality_judge,
         maxIf(toNullable(toFloat64(toUnixTimestamp64Milli(time))), name = 'quality') AS quality_time_ms
-      FROM otel.judgements
-      WHERE name IN ('quality', 'quality_judge') AND ${judgedWithin(within)}
+      FROM ${judgements} AND name IN ('quality', 'quality_judge')
       GROUP BY decision_id
     ) AS f ON d.id = f.judged
     FORMAT Native`

@@ -11,7 +11,7 @@ import { allFeatures, type ReadFeatures } from './candidates.ts'
 import { parseRecord, SourceError } from './parse.ts'
 import { recordColumns, recordsOf } from './rows.ts'
 import { conditions, isSelected, parametersOf, type Selection } from './selection.ts'
-import { isRecord, lastMomentSql, never, sliceSql, startsSql } from './slice-sql.ts'
+import { isIndirectSql, isRecord, lastMomentSql, never, sliceSql, startsSql } from './slice-sql.ts'
 
 export { type Selection, SourceError }
 
@@ -36,8 +36,8 @@ export type Source = {
   readonly slices: ((untilMs?: number, features?: ReadFeatures) => AsyncIterable<Slice>) | null
   /** Asks the server about the same records, `selected` in SQL being their condition; null where there is none to ask. */
   readonly ask: (<Row>(sql: (selected: string) => string) => Promise<Row[]>) | null
-  /** The few of these records that a condition in SQL holds for; null where there is no server to ask. */
-  readonly find: ((condition: string) => Promise<DecisionRecord[]>) | null
+  /** The few of these records that a condition in SQL holds for, with these features or all; null where there is no server to ask. */
+  readonly find: ((condition: string, features?: ReadFeatures) => Promise<DecisionRecord[]>) | null
   readonly policies: () => Promise<LoggedPolicy[]>
   /** The last moment that the log knows of, whatever is selected: a decision or a feedback, milliseconds since 1970. */
   readonly lastMomentMs: () => Promise<number>
@@ -164,15 +164,18 @@ const clickhouseSource = (url: string, selection: Selection): Source => {
   const client = createClient({ url, request_timeout: requestTimeoutMs, log: { level: ClickHouseLogLevel.OFF } })
   const query_params = parametersOf(selection)
   const ask = <T>(query: string) => answer<T>(client, url, { query_params, query })
-  const within = (start: string, end: string, also = '', features = allFeatures): Promise<ArrayBuffer> =>
-    bytesOf(client, url, {
-      query: sliceSql(recordColumns(features), `${conditions(selection)} ${also}`, selection.feedbackTimes === true),
-      query_params: { ...query_params, start, end },
-    })
+  const isIndirect = async (): Promise<boolean> => ((await ask<{ rows: number }>(isIndirectSql))[0]?.rows ?? 0) > 0
+  type Part = { readonly start: string; readonly end: string; readonly also?: string; readonly features?: ReadFeatures }
+  const within = ({ start, end, also = '', features = allFeatures }: Part, indirect: boolean): Promise<ArrayBuffer> => {
+    const where = `${conditions(selection)} ${also}`
+    const query = sliceSql(recordColumns(features), where, selection.feedbackTimes === true, indirect)
+    return bytesOf(client, url, { query, query_params: { ...query_params, start, end } })
+  }
   const slices = async function* (untilMs = Infinity, features = allFeatures): AsyncGenerator<Slice> {
     const starts = await ask<{ start: string; end: string; rows: number }>(startsSql(conditions(selection), untilMs))
+    const indirect = await isIndirect()
     const read = async ({ start, end, rows }: (typeof starts)[number]): Promise<Slice> => ({
-      bytes: await within(start, end, '', features),
+      bytes: await within({ start, end, features }, indirect),
       rows,
       end,
     })
@@ -205,7 +208,10 @@ const clickhouseSource = (url: string, selection: Selection): Source => {
     records: (onProgress) => flattened(batches(onProgress)),
     slices,
     ask: (sql) => ask(sql(`${isRecord} ${conditions(selection)}`)),
-    find: async (condition) => [...recordsOf(await within('1900-01-01 00:00:00', never, `AND ${condition}`))],
+    find: async (condition, features) => {
+      const part = { start: '1900-01-01 00:00:00', end: never, also: `AND ${condition}` }
+      return [...recordsOf(await within(features ? { ...part, features } : part, await isIndirect()), features)]
+    },
     policies: () => ask<LoggedPolicy>('SELECT hash, name, source FROM otel.policies FINAL'),
     lastMomentMs: async () => Number((await ask<{ at: string }>(lastMomentSql))[0]?.at ?? Number.NaN),
     close: () => client.close(),

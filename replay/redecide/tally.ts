@@ -36,9 +36,12 @@ export const tallyRow = (
   redecided.weight[at] = row.w
   addWhole(chunk, at, row, tally)
   addPlaces(fit, chunk, at, row, tally)
-  for (let place = 0; place < fit.measured.length; place++)
-    addMetric(fit, chunk, at, fit.measured[place] as number, row, tally)
-  addParts(chunk, at, row, tally)
+  for (let place = 0; place < fit.measured.length; place++) {
+    const metric = fit.measured[place] as number
+    readExpected(chunk, at, metric, redecided, row)
+    addMetric(fit, chunk, at, metric, row, tally)
+  }
+  addParts(fit, chunk, at, row, tally)
   if (reexecuted) tallyAsked(fit, chunk, at, row, reexecuted, tally)
 }
 
@@ -85,49 +88,56 @@ const readRow = (
   at: number,
   { probability, chosen }: Redecided,
   row: Row,
-  tally: CandidateTally,
+  { untriedArms }: CandidateTally,
 ): void => {
-  const from = chunk.offset[at] as number
-  const last = (chunk.offset[at + 1] as number) - 1
-  row.w = row.u = row.w2 = row.x = row.xe = row.x2 = 0
-  row.changed = false
-  row.redecided = chosen[at] as number
-  row.expected.fill(0)
-  row.untried.fill(0)
-  row.unpredicted.fill(0)
-  row.parts.fill(0)
-  for (let entry = from; entry <= last; entry++) {
+  const { production, entryArm } = chunk
+  const [from, to, logged] = [chunk.offset[at] as number, chunk.offset[at + 1] as number, chunk.chosen[at] as number]
+  let [changed, u, w2, xe, x2] = [false, 0, 0, 0, 0]
+  for (let entry = from; entry < to; entry++) {
     const e = probability[entry] as number
-    const b = chunk.production[entry] as number
-    if (e !== b) row.changed = true
+    const b = production[entry] as number
+    if (e !== b) changed = true
     if (b > 0) {
       const w = e / b
-      const x = Math.max(0, w - 1)
-      row.w2 += b * w * w
-      row.xe += b * x
-      row.x2 += b * x * x
-      if (entry === chunk.chosen[at]) {
-        row.w = w
-        row.x = x
-      }
+      const x = w > 1 ? w - 1 : 0
+      w2 += b * w * w
+      xe += b * x
+      x2 += b * x * x
     } else if (e > 0) {
-      row.u += e
-      add(tally.untriedArms, chunk.entryArm[entry] as number, (chunk.keep[at] as number) * e)
+      u += e
+      add(untriedArms, entryArm[entry] as number, (chunk.keep[at] as number) * e)
     }
-    if (e > 0) addExpected(chunk, entry, e, b, row)
   }
-  row.isSame = chunk.entryArm[row.redecided] === chunk.arm[at]
+  const b = production[logged] as number
+  row.w = b > 0 ? (probability[logged] as number) / b : 0
+  row.x = Math.max(0, row.w - 1)
+  row.changed = changed
+  row.u = u
+  row.w2 = w2
+  row.xe = xe
+  row.x2 = x2
+  row.redecided = chosen[at] as number
+  row.isSame = entryArm[row.redecided] === chunk.arm[at]
 }
 
-const addExpected = (chunk: Chunk, entry: number, e: number, b: number, row: Row): void => {
-  const place = entry * metricCount
-  for (let metric = 0; metric < metricCount; metric++) {
-    const q = e * (chunk.expected[place + metric] as number)
-    add(row.expected, metric, q)
-    if (b > 0) continue
-    add(row.untried, metric, q)
-    if (chunk.unpredicted[place + metric]) row.unpredicted[metric] = 1
+/** What is expected of a metric under the candidate, and what of that production never tries. */
+const readExpected = (chunk: Chunk, at: number, metric: number, { probability }: Redecided, row: Row): void => {
+  const { production, expected, unpredicted } = chunk
+  const [from, to] = [chunk.offset[at] as number, chunk.offset[at + 1] as number]
+  let [all, untried, isUnpredicted] = [0, 0, 0]
+  for (let entry = from; entry < to; entry++) {
+    const e = probability[entry] as number
+    if (e === 0) continue
+    const place = entry * metricCount + metric
+    const q = e * (expected[place] as number)
+    all += q
+    if ((production[entry] as number) > 0) continue
+    untried += q
+    if (unpredicted[place]) isUnpredicted = 1
   }
+  row.expected[metric] = all
+  row.untried[metric] = untried
+  row.unpredicted[metric] = isUnpredicted
 }
 
 /** What does not depend on outcomes. */
@@ -187,9 +197,11 @@ const addMetric = (fit: Fit, chunk: Chunk, at: number, metric: number, row: Row,
   const q = chunk.expected[(chunk.chosen[at] as number) * metricCount + metric] as number
   if (row.unpredicted[metric]) add(byMetric, metric * byMetricCount + byMetricAt.unpredicted, 1)
   if (fit.isPartial[metric]) addBounds(sums, base, row, raw, r, q, qe, qb, qu)
+  const part = metric * partTerms
   if (Number.isNaN(r)) {
     add(byMetric, metric * byMetricCount + byMetricAt.missing, raw)
     add(byMetric, metric * byMetricCount + byMetricAt.missingWeight, raw * row.w)
+    row.parts[part] = row.parts[part + 1] = row.parts[part + 2] = 0
     return
   }
   const k = raw * (fit.keepRatio[metric * fit.survey.armNames.length + arm] as number)
@@ -204,7 +216,6 @@ const addMetric = (fit: Fit, chunk: Chunk, at: number, metric: number, row: Row,
   }
   add(tally.residuals, metric * fit.survey.armNames.length + arm, k * w * (r - q))
   const difference = k * (qe - qb + (w - 1) * (r - q))
-  const part = metric * partTerms
   row.parts[part] = k
   row.parts[part + 1] = k * (qb + r - q)
   row.parts[part + 2] = difference
@@ -212,15 +223,19 @@ const addMetric = (fit: Fit, chunk: Chunk, at: number, metric: number, row: Row,
 }
 
 /** The same comparison within a kind of requests, and within a half of the window. */
-const addParts = (chunk: Chunk, at: number, row: Row, { parts }: CandidateTally): void => {
+const addParts = ({ measured }: Fit, chunk: Chunk, at: number, row: Row, { parts }: CandidateTally): void => {
   const kind = chunk.kind[at] as number
-  if (kind >= 1 && kind <= kindsShownMax) addPart(chunk, at, kind - 1, row, parts)
-  addPart(chunk, at, kindsShownMax + (chunk.later[at] as number), row, parts)
-}
-
-const addPart = (chunk: Chunk, at: number, part: number, row: Row, parts: Float64Array): void => {
-  const base = (part * partGroups + ((chunk.group[at] as number) % partGroups)) * row.parts.length
-  for (let place = 0; place < row.parts.length; place++) add(parts, base + place, row.parts[place] as number)
+  const group = (chunk.group[at] as number) % partGroups
+  const inHalf = (kindsShownMax + (chunk.later[at] as number)) * partGroups + group
+  const inKind = kind >= 1 && kind <= kindsShownMax ? (kind - 1) * partGroups + group : null
+  for (let index = 0; index < measured.length; index++) {
+    const metric = measured[index] as number
+    for (let term = metric * partTerms; term < (metric + 1) * partTerms; term++) {
+      const amount = row.parts[term] as number
+      add(parts, inHalf * row.parts.length + term, amount)
+      if (inKind !== null) add(parts, inKind * row.parts.length + term, amount)
+    }
+  }
 }
 
 const addMover = (

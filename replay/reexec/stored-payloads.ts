@@ -8,7 +8,7 @@ import { ReexecError } from './result.ts'
 const requestMsMax = 600_000
 
 /** Texts that are whole: not features, and not what was too large. */
-const askable = "content_type = 'application/json' AND redaction IN ('full', 'pseudonymised')"
+export const askable = "content_type = 'application/json' AND redaction IN ('full', 'pseudonymised')"
 /** A decision's rows stand together, its request first and its last answer last. */
 const allQuery = `SELECT ${payloadColumns} FROM otel.payloads WHERE ${askable} ORDER BY decision_id, kind, attempt`
 const oneQuery = `SELECT ${payloadColumns} FROM otel.payloads WHERE ${askable} AND decision_id = {id:UUID} ORDER BY kind, attempt`
@@ -80,7 +80,7 @@ export const openStoredPayloads = async (
 }
 
 /** The payload that a decision's rows make; null without a request. An answer that is no completion counts as none. */
-const payloadOf = (rows: readonly PayloadRow[], keys: ReadonlyMap<string, Buffer>): Payload | null => {
+export const payloadOf = (rows: readonly PayloadRow[], keys: ReadonlyMap<string, Buffer>): Payload | null => {
   const request = rows.find(({ kind }) => kind === 'request')
   const answer = rows.findLast(({ kind }) => kind === 'response')
   if (!request) return null

@@ -25,21 +25,41 @@ export const byPattern = (
     })),
 })
 
-const emailPattern = /[\p{L}\p{N}._%+'-]{1,64}@[\p{L}\p{N}-]{1,63}(?:\.[\p{L}\p{N}-]{1,63}){0,8}\.\p{L}{2,24}/gu
-const emailsIn = byPattern('email', emailPattern, (found) => found.toLowerCase())
-const emails: Detector = { kind: 'email', find: (text) => (text.includes('@') ? emailsIn.find(text) : []) }
+const foldable = /[\p{Nd}\p{Zs}\p{Pd}\u200b\u2060\u2212\uff01-\uff5e]/gu
+const isDigit = /\p{Nd}/u
+const notAscii = /[\u0080-\uffff]/
+
+const foldOne = (found: string): string => {
+  const code = found.charCodeAt(0)
+  if (code < 128 || found.length > 1) return found
+  if (isDigit.test(found)) {
+    // Every script's digits begin where a row of 16 does, or 6 after.
+    const row = code - (code % 16)
+    return String(code - (isDigit.test(String.fromCharCode(row)) ? row : row + 6))
+  }
+  if (code > 0xff00) return String.fromCharCode(code - 0xfee0)
+  return /[\p{Pd}\u2212]/u.test(found) ? '-' : ' '
+}
+
+/** The text with digits of all scripts, full-width letters and signs, and all kinds of spaces and dashes as ASCII; of the same length. */
+export const folded = (text: string): string => (notAscii.test(text) ? text.replaceAll(foldable, foldOne) : text)
+
+/** An at sign may be escaped, as it is in an address on the web. */
+const emailPattern = /[\p{L}\p{N}._%+'-]{1,64}(?:@|%40)[\p{L}\p{N}-]{1,63}(?:\.[\p{L}\p{N}-]{1,63}){0,8}\.\p{L}{2,24}/gu
+const emailsIn = byPattern('email', emailPattern, (found) => found.toLowerCase().replace('%40', '@'))
+const emails: Detector = { kind: 'email', find: (text) => (/@|%40/.test(text) ? emailsIn.find(text) : []) }
 
 /** + or 00 and 7 to 15 digits; a national number behind its 0; North America's 3-3-4. */
 const phonePattern = new RegExp(
   [
-    String.raw`(?<![\w+.])(?:\+|00(?=[1-9]))(?:[ .\-/\u00a0]?\(?\d\)?){7,15}(?!\d)`,
+    String.raw`(?<![\w+.])(?:\+|%2[Bb]|00(?=[1-9]))(?:[ .\-/\u00a0]{0,2}\(?\d\)?){7,15}(?!\d)`,
     String.raw`(?<![\w+.\-/])(?:\(0\d{1,4}\)|0\d{2,4})[ .\-/\u00a0]{0,3}\d(?:[ .\-/\u00a0]?\d){5,9}(?![\w])`,
     String.raw`(?<![\w+.\-/])0\d(?:[ .\-\u00a0]\d{2}){4}(?!\w)`,
     String.raw`(?<![\w.\-])(?:1[ .\-])?(?:\(\d{3}\)[ ]?|\d{3}[ .\-])\d{3}[ .\-]\d{4}(?![\w\-])`,
   ].join('|'),
   'g',
 )
-const phones = byPattern('phone', phonePattern, (found) => found.replaceAll(/[^\d+]/g, ''))
+const phones = byPattern('phone', phonePattern, (found) => found.replace(/%2b/i, '+').replaceAll(/[^\d+]/g, ''))
 
 /** Whether digits carry Luhn's check digit (ISO/IEC 7812-1, annex B). */
 export const isLuhn = (digits: string): boolean => {
@@ -96,7 +116,7 @@ const ibanLengths = new Map(
     .split(/\s+/)
     .map((entry) => [entry.slice(0, 2), Number(entry.slice(2))] as const),
 )
-const ibanStart = /(?<![A-Za-z0-9])[A-Za-z]{2}\d{2}(?=[ \-\u00a0]?[A-Za-z0-9])/g
+const ibanStart = /(?<![A-Za-z0-9])[A-Za-z]{2}\d{2}(?=[\s-]{0,2}[A-Za-z0-9])/g
 const ibanSpanMax = 70
 
 /** Whether the check digits hold: ISO 13616, mod 97-10 of ISO 7064. */
@@ -120,7 +140,7 @@ const ibans: Detector = {
       for (; end < Math.min(text.length, start + ibanSpanMax) && iban.length < length; end += 1) {
         const character = text[end] as string
         if (/[A-Za-z0-9]/.test(character)) iban += character.toUpperCase()
-        else if (!/[ \-\u00a0]/.test(character)) break
+        else if (!/[\s-]/.test(character)) break
       }
       if (isIban(iban)) found.push({ start, end, value: iban })
     }

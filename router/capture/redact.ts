@@ -2,8 +2,8 @@
 // `<email>`, or `<email:…>` with letters that are the same for the same value of the same tenant, so that a conversation stays
 // linked. Marks are never looked into, and looking goes on until nothing is found, so redacting twice changes nothing.
 import { createHmac } from 'node:crypto'
-import type { Detector, Found } from './detectors.ts'
-import { credentialName } from './secrets.ts'
+import { type Detector, type Found, folded } from './detectors.ts'
+import { isCredentialName } from './secrets.ts'
 
 /** Rounds of looking; a text in which there is still something is given up as a whole. */
 const passesMax = 8
@@ -52,7 +52,7 @@ export const redactText = (text: string, redactor: Redactor): string => {
 
 const redactWith = (text: string, { kind, find }: Detector, { marker, marks }: Redactor): string => {
   const replaced = (part: string): string => {
-    const found = find(part)
+    const found = find(folded(part))
     return found.length === 0 ? part : splice(part, found, ({ value }) => marker(kind, value))
   }
   if (!text.includes('<')) return replaced(text)
@@ -109,8 +109,12 @@ const redactValue = (value: unknown, redactor: Redactor, depth: number): unknown
 const redactProperty = (name: string, value: unknown, redactor: Redactor, depth: number): unknown => {
   // Log probabilities spell the text again, token by token, where no pattern finds anything.
   if (name === 'logprobs' && typeof value === 'object') return null
-  if (credentialName.test(name) && typeof value === 'string' && value.replace(redactor.marks, '') !== '')
-    return redactor.marker('key', value)
+  if (isCredentialName(name)) {
+    if (Array.isArray(value)) return value.map((each) => redactProperty(name, each, redactor, depth))
+    const text = exact.isRawJSON(value) ? value.rawJSON : value
+    if (typeof text === 'number' || (typeof text === 'string' && text.replace(redactor.marks, '') !== ''))
+      return redactor.marker('key', String(text))
+  }
   return redactValue(value, redactor, depth)
 }
 

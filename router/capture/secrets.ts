@@ -7,7 +7,7 @@ const media = byPattern('media', /data:[\w.+-]{1,60}\/[\w.+-]{1,60}(?:;[\w=.+-]{
 
 const marked = new RegExp(
   [
-    '-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----[^-]{1,10000}(?:-----END [A-Z ]{0,30}PRIVATE KEY-----)?',
+    '-----BEGIN [A-Z ]{0,30}PRIVATE KEY(?: BLOCK)?-----[^-]{1,10000}(?:-----END [A-Z ]{0,30}PRIVATE KEY(?: BLOCK)?-----)?',
     String.raw`\bsk-[\w-]{16,200}`, // OpenAI, Anthropic, OpenRouter
     String.raw`\b[rs]k_(?:live|test)_\w{10,200}`, // Stripe
     String.raw`\bgh[opsur]_\w{20,255}`, // GitHub
@@ -20,18 +20,22 @@ const marked = new RegExp(
     String.raw`\bhf_[A-Za-z0-9]{20,100}`, // Hugging Face
     String.raw`\bnpm_[A-Za-z0-9]{30,60}`,
     String.raw`\beyJ[\w-]{5,8000}\.[\w-]{5,8000}\.[\w-]{0,8000}`, // JSON Web Token
-    String.raw`(?<=\bauthorization["']?\s?[:=]\s?["']?(?:bearer|basic)\s)[\w.~+/=-]{4,8000}`,
+    String.raw`(?<=\bauthorization["']?\s?[:=]\s?["']?(?:bearer|basic|token)\s)[\w.~+/=-]{4,8000}`,
     String.raw`(?<=\bbearer\s)(?=[^\s\d]{0,20}\d|[^\s]{20})[\w.~+/=-]{8,8000}`,
+    String.raw`(?<=\bcookie\s?:\s?)[^\s"'<>][^\r\n"'<>]{3,4000}`,
     String.raw`(?<=:\/\/[^\s/:@]{0,200}:)[^\s/@]{1,200}(?=@)`, // a password in an address
-    String.raw`(?<=\b(?:password|passwd|passphrase|pwd|secret|api[_-]?key|(?:access|auth|refresh)[_-]?token|client[_-]?secret)["']?\s?[:=]\s?["']?)[^\s"'<>,;&\\]{4,200}`,
+    String.raw`(?<=(?<![A-Za-z0-9])(?:password|passwd|passphrase|passwort|pwd|secret|(?:api|private|access)[ _-]?key|(?:access|auth|refresh)[_-]?token|client[_-]?secret)\\?["']?\s{0,8}(?:=>|[:=])\s{0,8}\\?["']?)[^\s"'<>,;&\\]{4,200}`,
   ].join('|'),
   'gi',
 )
 const credentials = byPattern('key', marked)
 
-/** The name of a JSON property whose text is a credential, whatever it looks like. */
-export const credentialName =
-  /^(?:password|passwd|passphrase|pwd|secret|api[_-]?key|(?:access|auth|refresh|id)[_-]?token|client[_-]?secret|authorization|cookie)$/i
+const credentialNames =
+  /(?:^|[ ._-])(?:password|passwd|passphrase|passwort|pwd|secret|(?:api|private|access)[_-]?key|(?:access|auth|refresh|id)[_-]?token|client[_-]?secret|authorization|cookie)$|^token$/
+
+/** Whether a JSON property of that name is a credential, whatever it looks like: `password`, `db_password`, `x-api-key`, `authToken`. */
+export const isCredentialName = (name: string): boolean =>
+  credentialNames.test(name.replaceAll(/(?<=[a-z0-9])(?=[A-Z])/g, '_').toLowerCase())
 
 const randomLengthMin = 24
 const hexLengthMin = 32

@@ -80,6 +80,8 @@ export const attributeNames = {
   evaluationLabel: 'gen_ai.evaluation.score.label',
   evaluationExplanation: 'gen_ai.evaluation.explanation',
   evaluationSource: 'signalbox.evaluation.source',
+  evaluationKeepProbability: 'signalbox.evaluation.keep_probability',
+  evaluationCostUsd: 'signalbox.evaluation.cost_usd',
   captureKeepProbability: 'signalbox.capture.keep_probability',
   payloadKind: 'signalbox.payload.kind',
   payloadAttempt: 'signalbox.payload.attempt',

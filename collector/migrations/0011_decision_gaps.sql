@@ -25,7 +25,8 @@ SELECT
     toUInt64OrZero(LogAttributes['signalbox.epoch.spans_refused']) AS spans_refused,
     toUInt8(LogAttributes['signalbox.epoch.ended'] = 'true') AS ended
 FROM otel.otel_logs
-WHERE EventName = 'signalbox.epoch' AND LogAttributes['signalbox.epoch'] != '';
+WHERE EventName IN ('signalbox.epoch', '')
+    AND LogAttributes['signalbox.epoch'] != '' AND mapContains(LogAttributes, 'signalbox.epoch.decisions');
 
 -- One row per epoch. `answered` is how many decisions the router has made, as far as anything here says. Days are dropped whole when
 -- their time to live is over, so an epoch that began before the oldest day kept may have lost its beginning to age: that is not missing.

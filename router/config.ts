@@ -236,7 +236,8 @@ export const parseConfig = (text: string, folder: string, where = 'signalbox.yam
   const collector = collectorOf(file, env, folder, report)
   const telemetry = telemetryOf(file, env, folder, report)
   const keyModes = file.keys.map((key) => key.capture)
-  const capture = captureOf(file.capture, keyModes, env, report)
+  const providerKeys = file.providers.flatMap(({ api_key_env: name }) => (name && env[name]) || [])
+  const capture = captureOf(file.capture, keyModes, env, report, providerKeys)
   const collectorHost = telemetry ? new URL(telemetry.endpoint).hostname : ''
   if (!loopback.has(file.listen.host) && file.keys.length === 0)
     report(['listen', 'host'], `${file.listen.host} is not loopback, so client keys are required (keys: …)`)

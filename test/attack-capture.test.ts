@@ -6,6 +6,7 @@ import fc from 'fast-check'
 import { folded, personalDetectors } from '../router/capture/detectors.ts'
 import { keyedMark, plainMark, redactJson, redactorOf, redactText } from '../router/capture/redact.ts'
 import { markedSecrets, randomSecrets } from '../router/capture/secrets.ts'
+import { parseConfig } from '../router/config.ts'
 
 const runs = { seed: Number(process.env.SEED ?? 7), numRuns: 300 }
 const detectors = [...markedSecrets, ...personalDetectors, randomSecrets]
@@ -106,4 +107,19 @@ test('a property that names a credential holds none afterwards, whatever its val
   assert.equal(redactJson('{"authorization":{"token":"abc"}}', redactor), '{"authorization":{"token":"<key>"}}')
   const schema = '{"properties":{"password":{"type":"string"},"max_tokens":{"type":"integer"}},"required":["password"]}'
   assert.equal(redactJson(schema, redactor), schema)
+})
+
+test("a provider's key of no known shape does not come back in what is captured", () => {
+  const text = `providers: [{ name: p, kind: openai, base_url: "http://127.0.0.1:1", api_key_env: KEY }]
+models: [{ name: m, provider: p, price: { input_usd_per_mtok: 1, output_usd_per_mtok: 1 } }]
+policy: { name: only, score: candidate.cost_usd, choose: { kind: lowest } }
+capture: { mode: full }`
+  const key = 'PLAIN.KEY(of)no+shape'
+  const { capture } = parseConfig(text, '.', 's.yaml', { KEY: key })
+  assert.ok(capture)
+  const answer = JSON.stringify({ error: { message: `Incorrect API key provided: ${key}.` } })
+  assert.equal(
+    redactJson(answer, redactorOf(capture.detectors, plainMark)),
+    '{"error":{"message":"Incorrect API key provided: <key>."}}',
+  )
 })

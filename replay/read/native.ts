@@ -6,6 +6,7 @@ import { SourceError } from './parse.ts'
 
 const columnsMax = 200
 const varintBytesMax = 8
+const seenTextsMax = 10_000
 
 /** The values of a column. Of an array column, row `r` owns the items from `ends[r - 1]` (0 for the first) to `ends[r]`. */
 export type Column =
@@ -169,6 +170,16 @@ const versionOf = (cursor: Cursor): void => {
   if (version !== dictionaryVersion) malformed(cursor, `found a dictionary of version ${version}; wanted 1`)
 }
 
+/** Texts of dictionaries: the same string wherever a text comes again, which is then found to be equal without a look at it. */
+const seenTexts = new Map<string, string>()
+
+const sameText = (text: string): string => {
+  const seen = seenTexts.get(text)
+  if (seen !== undefined) return seen
+  if (seenTexts.size < seenTextsMax) seenTexts.set(text, text)
+  return text
+}
+
 /** Texts as indexes into a dictionary: each different text is decoded once. */
 const dictionary = (cursor: Cursor, rows: number): Texts => {
   if (rows === 0) return texts(cursor, 0)
@@ -176,7 +187,7 @@ const dictionary = (cursor: Cursor, rows: number): Texts => {
   if ((flags & globalKeys) !== 0 || (flags & additionalKeys) === 0)
     malformed(cursor, `found dictionary flags ${flags}; wanted one dictionary for each block`)
   const known = texts(cursor, count(cursor, wholeNumber(cursor), 'texts'))
-  const keys = Array.from(known.starts, (_, at) => textAt(known, at))
+  const keys = Array.from(known.starts, (_, at) => sameText(textAt(known, at)))
   const found = wholeNumber(cursor)
   if (found !== rows) malformed(cursor, `found ${found} dictionary indexes; wanted ${rows}`)
   const read = numbers[['UInt8', 'UInt16', 'UInt32', 'UInt64'][flags & 255] ?? '']

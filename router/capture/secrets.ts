@@ -86,6 +86,12 @@ const random: Detector = {
     ),
 }
 
+/** The router's own keys, of whatever shape: a provider that refuses one may say it again in its answer. */
+export const knownSecrets = (values: readonly string[]): readonly Detector[] => {
+  const escaped = values.map((value) => value.replaceAll(/[.*+?^${}()|[\]\\]/g, '\\$&'))
+  return escaped.length === 0 ? [] : [byPattern('key', new RegExp(escaped.join('|'), 'g'))]
+}
+
 /** Look before personal data, because a key may hold what looks like a number; what only looks random comes last. */
 export const markedSecrets: readonly Detector[] = [media, credentials]
 export const randomSecrets: Detector = random

@@ -6,7 +6,7 @@ import type { Path } from '../policy/yaml.ts'
 import { type Detector, personalDetectors, personalKinds } from './detectors.ts'
 import { linearPattern, PatternError } from './pattern.ts'
 import { type Encoding, encodings, type Key, keyBytes, parseKey, payloadBytesMax } from './sealed.ts'
-import { markedSecrets, randomSecrets } from './secrets.ts'
+import { knownSecrets, markedSecrets, randomSecrets } from './secrets.ts'
 
 const rulesMax = 100
 const patternsMax = 50
@@ -129,15 +129,17 @@ const keyOf = ({ keys, active }: CaptureFile, env: NodeJS.ProcessEnv, report: Re
   return secret && { id: active, secret }
 }
 
-/** What is to be captured, or null when nothing is. `keyModes` are the modes that client keys ask for. */
+/** What is to be captured, or null when nothing is. `keyModes` are the modes that client keys ask for, `providerKeys` what no payload may hold. */
 export const captureOf = (
   file: CaptureFile,
   keyModes: readonly (CaptureMode | undefined)[],
   env: NodeJS.ProcessEnv,
   report: Report,
+  providerKeys: readonly string[] = [],
 ): CaptureSettings | null => {
   const modes = new Set([file.mode, ...file.rules.map(({ mode }) => mode), ...keyModes.map((mode) => mode ?? 'off')])
   const detectors = [
+    ...knownSecrets(providerKeys),
     ...patternsOf(file, report),
     ...markedSecrets,
     ...personalDetectors.filter(({ kind }) => file.redact.includes(kind)),

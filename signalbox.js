@@ -2,6 +2,7 @@
 // The command's front door, in plain JavaScript so that any Node can read it: it checks the runtime in one line, then
 // hands over. Node does not strip types below node_modules, so an installed package runs the compiled copy in dist/. What
 // was compiled is kept in the user's own cache, so that threads and the next command load in a third of the time.
+import { existsSync } from 'node:fs'
 import module from 'node:module'
 import { homedir } from 'node:os'
 import { join } from 'node:path'
@@ -13,13 +14,11 @@ if (Number(process.versions.node.split('.')[0]) < nodeMajorMin) {
   )
   process.exitCode = 64
 } else {
-  // Threads go by the environment.
-  process.env.NODE_COMPILE_CACHE ??= join(
-    process.env.XDG_CACHE_HOME || join(homedir(), '.cache'),
-    'signalbox',
-    'compiled',
-  )
-  module.enableCompileCache(process.env.NODE_COMPILE_CACHE)
+  // Threads go by the environment. Node never ends trying to make a folder where none can be, so the home must be there.
+  if (existsSync(homedir())) {
+    process.env.NODE_COMPILE_CACHE ??= join(homedir(), '.cache', 'signalbox', 'compiled')
+    module.enableCompileCache(process.env.NODE_COMPILE_CACHE)
+  }
   const installed = import.meta.url.includes('/node_modules/')
   await import(installed ? './dist/cli/main.js' : './cli/main.ts')
 }

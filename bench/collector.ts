@@ -3,7 +3,7 @@
 // `--minutes 10` drives it for that long instead, and shows spans/s and memory as it goes.
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { Agent, request } from 'node:http'
 import { cpus, tmpdir } from 'node:os'
@@ -236,25 +236,38 @@ const table = async (): Promise<void> => {
       print(`${' '.repeat(15)} bare ${shown(bare)}  bare ×${barePerInsertMax} ${shown(bareLarge)}`)
     }
   }
-  const result = { cpu: cpus()[0]?.model, cores: cpus().length, fsync: options.fsync === 'true', results }
-  writeFileSync(new URL('collector.json', import.meta.url), `${JSON.stringify(result, null, 2)}\n`)
-  if (options.json) print(JSON.stringify(result, null, 2))
+  keep({ node: process.version, cores: cpus().length, date: today(), fsync: options.fsync === 'true', results })
+}
+
+const file = new URL('collector.json', import.meta.url)
+const today = (): string => new Date().toISOString().slice(0, 10)
+/** Adds what was measured to what earlier runs left. */
+const keep = (measured: object): void => {
+  const before = existsSync(file) ? (JSON.parse(readFileSync(file, 'utf8')) as object) : {}
+  writeFileSync(file, `${JSON.stringify({ ...before, ...measured }, null, 2)}\n`)
+  if (options.json) print(JSON.stringify(measured, null, 2))
 }
 
 /** Memory must not grow: it is shown every ten seconds. */
 const soak = async (minutes: number): Promise<void> => {
   const collector = await start('collector')
   let second = 0
+  const memoryMb: number[] = []
   const onSecond = (spansPerSecond: number): void => {
     second += 1
     if (second % 10 !== 0) return
-    const { rssBytes } = usageOf(collector.child)
+    const megabytes = Math.round(usageOf(collector.child).rssBytes / 2 ** 20)
+    memoryMb.push(megabytes)
     print(
-      `${String(second).padStart(5)} s ${Math.round(spansPerSecond).toLocaleString('en').padStart(8)} spans/s ${Math.round(rssBytes / 2 ** 20)} MiB`,
+      `${String(second).padStart(5)} s ${Math.round(spansPerSecond).toLocaleString('en').padStart(8)} spans/s ${megabytes} MiB`,
     )
   }
   const load = { kind: 'plain', wire: 'json', batch: Number(options.batch ?? 500), seconds: minutes * 60 } as const
-  print(shown(await drive(collector, load, onSecond)))
+  const rate = await drive(collector, load, onSecond)
+  print(shown(rate))
+  const half = memoryMb.length >> 1
+  const largestMb = [memoryMb.slice(0, half), memoryMb.slice(half)].map((part) => Math.max(...part))
+  keep({ soak: { minutes, batch: load.batch, ...rate, largestMb, date: today() } })
   await collector.stop()
 }
 

@@ -15,6 +15,9 @@ export class EngineError extends Error {
   }
 }
 
+/** Days that the rows of one insert may be of: each day is a folder, and thousands of them would hold up everybody else. */
+export const daysPerInsertMax = 200
+
 /** A refusal of our own, spelled as ClickHouse spells its own. */
 export const refusal = (clickhouseCode: number, text: string): EngineError =>
   new EngineError('engine-query', `Code: ${clickhouseCode}. DB::Exception: ${text}`, clickhouseCode)

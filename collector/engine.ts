@@ -5,7 +5,7 @@ import { mkdir, readFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import type { Session } from 'chdb'
 import { writeEngineConfig } from './engine-config.ts'
-import { EngineError, queryError } from './engine-error.ts'
+import { daysPerInsertMax, EngineError, queryError } from './engine-error.ts'
 import { openQueries, type Queries } from './engine-queries.ts'
 import { literal, settingList } from './engine-run.ts'
 
@@ -44,7 +44,11 @@ export const openEngine = async (folder: string): Promise<Engine> => {
   }
 
   const insert = (table: string, rows: Buffer, token: string): Promise<void> => {
-    const settings = { async_insert: 0, insert_deduplication_token: token, max_partitions_per_insert_block: 0 }
+    const settings = {
+      async_insert: 0,
+      insert_deduplication_token: token,
+      max_partitions_per_insert_block: daysPerInsertMax,
+    }
     return inTurn(() => inserts.insert({ table, values: rows, format: 'JSONEachRow', settings }))
   }
 
@@ -54,7 +58,7 @@ export const openEngine = async (folder: string): Promise<Engine> => {
     const settings = settingList({
       async_insert: '0',
       insert_deduplication_token: token,
-      max_partitions_per_insert_block: '0',
+      max_partitions_per_insert_block: String(daysPerInsertMax),
       max_threads: '1',
       max_insert_threads: '1',
     })

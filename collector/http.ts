@@ -12,6 +12,8 @@ export const bodyBytesMax = 64 * 1024 * 1024
 const inflatedChunkBytes = 256 * 1024
 /** How long a request may take to arrive whole. */
 const requestMsMax = 120_000
+/** Longer than exporters wait between two batches, five seconds by default, so that none meets a connection that is being closed. */
+const keepAliveMs = 65_000
 /** How long running requests may take to end once the server is closing. */
 const closeMsMax = 10_000
 const sweepMs = 50
@@ -128,7 +130,7 @@ export const isLoopback = (host: string): boolean => /^(?:localhost|127(?:\.\d{1
 export type Listening = { readonly url: string; readonly close: () => Promise<void> }
 
 export const listen = async (handler: RequestListener, host: string, port: number): Promise<Listening> => {
-  const server = createServer({ requestTimeout: requestMsMax }, handler)
+  const server = createServer({ requestTimeout: requestMsMax, keepAliveTimeout: keepAliveMs }, handler)
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject)
     server.listen(port, host, resolve)

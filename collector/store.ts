@@ -5,7 +5,7 @@ import { Readable } from 'node:stream'
 import { text } from 'node:stream/consumers'
 import { ClickHouseError, ClickHouseLogLevel, createClient } from '@clickhouse/client'
 import type { Engine } from './engine.ts'
-import { EngineError } from './engine-error.ts'
+import { daysPerInsertMax, EngineError } from './engine-error.ts'
 
 /** How long a server may take for one insert or statement. */
 const serverAnswerMsMax = 60_000
@@ -57,7 +57,7 @@ export const serverStore = (url: string): Store => {
       clickhouse_settings: {
         async_insert: 0,
         insert_deduplication_token: token,
-        max_partitions_per_insert_block: '0',
+        max_partitions_per_insert_block: String(daysPerInsertMax),
         // On a cluster an answer means that the shard has the rows.
         distributed_foreground_insert: 1,
       },
@@ -112,9 +112,14 @@ export const reloadViews = async (store: Store): Promise<void> => {
 /** ClickHouse's codes for input that it cannot read as the table's columns. */
 const unreadable = new Set([6, 26, 27, 33, 38, 41, 53, 69, 70, 72, 117, 130])
 
+/** ClickHouse's code for rows of too many days, and for a table that has to merge first, which passes. */
+const tooManyParts = 252
+
 /** Whether an insert failed while its rows were read, so that none of them reached the table or a view of it. */
 export const wasNotRead = (error: unknown): boolean => {
   const code = error instanceof EngineError ? error.clickhouseCode : null
   const number = error instanceof ClickHouseError ? Number(error.code) : code
-  return number !== null && unreadable.has(number) && !/while pushing to view/i.test((error as Error).message)
+  const { message } = error as Error
+  if (number === tooManyParts) return /too many partitions/i.test(message)
+  return number !== null && unreadable.has(number) && !/while pushing to view/i.test(message)
 }

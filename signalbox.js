@@ -14,10 +14,12 @@ if (Number(process.versions.node.split('.')[0]) < nodeMajorMin) {
   )
   process.exitCode = 64
 } else {
-  // Threads go by the environment. Node never ends trying to make a folder where none can be, so the home must be there.
+  // Node never ends making a folder where none can be, so the home must be there.
   if (existsSync(homedir())) {
-    process.env.NODE_COMPILE_CACHE ??= join(homedir(), '.cache', 'signalbox', 'compiled')
-    module.enableCompileCache(process.env.NODE_COMPILE_CACHE)
+    const compiled = join(homedir(), '.cache', 'signalbox', 'compiled')
+    module.enableCompileCache(compiled)
+    // biome-ignore lint/style/noProcessEnv: threads learn of it in no other way; whoever set it keeps what they set
+    process.env.NODE_COMPILE_CACHE ??= compiled
   }
   const installed = import.meta.url.includes('/node_modules/')
   await import(installed ? './dist/cli/main.js' : './cli/main.ts')

@@ -1,13 +1,10 @@
-// One folder, one collector: a file names the process that owns the folder, for where the engine's own lock does not, as
-// with a ClickHouse server. A process is named by its number and by when it started, because after a restart of a
-// machine, and always in containers, the number soon belongs to somebody else.
-import { open, readFile, unlink } from 'node:fs/promises'
+// One folder, one collector, also where the engine's own lock does not hold it, as with a ClickHouse server. The lock is SQLite's, the
+// only one that Node can hold and that ends with its process whatever ended it: numbers of processes are soon somebody else's.
+import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { DatabaseSync } from 'node:sqlite'
 
-/** How often a stale file is taken away before that counts as a failure. */
-const attemptsMax = 5
-/** Where Linux says, in ticks since the machine started, when a process did; counted after the command's name. */
-const startedField = 19
+const sqliteBusy = 5
 
 /** The folder belongs to a collector that is running. */
 export class OwnerError extends Error {
@@ -15,34 +12,18 @@ export class OwnerError extends Error {
 }
 
 /** Makes this process the folder's owner; gives what ends that. Throws OwnerError. */
-export const own = async (folder: string): Promise<() => Promise<void>> => {
-  const file = join(folder, 'owner')
-  const self = `${process.pid} ${await startOf(process.pid)}`
-  for (let attempt = 1; attempt <= attemptsMax; attempt++) {
-    try {
-      const handle = await open(file, 'wx')
-      await handle.writeFile(self)
-      await handle.close()
-      return () => unlink(file).catch(() => {})
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error
-    }
-    const [pid = '', ...started] = (await readFile(file, 'utf8').catch(() => '')).split(' ')
-    if (Number(pid) > 0 && (await startOf(Number(pid))) === started.join(' ')) break
-    await unlink(file).catch(() => {})
-  }
-  const owner = (await readFile(file, 'utf8').catch(() => '')).split(' ')[0]
-  throw new OwnerError(`cannot use ${folder}: process ${owner} owns it; give each collector a folder of its own`)
-}
-
-/** When a living process started, in the system's own spelling; '' for one that does not live, '?' where nobody says. */
-const startOf = async (pid: number): Promise<string> => {
-  const stat = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => null)
-  if (stat !== null) return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[startedField] ?? '?'
+export const own = async (folder: string): Promise<() => void> => {
+  const ownerFile = join(folder, 'owner')
+  const database = new DatabaseSync(join(folder, 'lock'))
   try {
-    process.kill(pid, 0)
-    return process.platform === 'linux' ? '' : '?'
+    database.exec('PRAGMA journal_mode = MEMORY; PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE')
   } catch (error) {
-    return (error as NodeJS.ErrnoException).code === 'EPERM' ? '?' : ''
+    database.close()
+    if ((error as { errcode?: number }).errcode !== sqliteBusy) throw error
+    const owner = await readFile(ownerFile, 'utf8').catch(() => '')
+    throw new OwnerError(`cannot use ${folder}: process ${owner} owns it; give each collector a folder of its own`)
   }
+  // Only a message loses by it when this fails, and a full disk is no reason not to start.
+  await writeFile(ownerFile, String(process.pid)).catch(() => {})
+  return () => database.isOpen && database.close()
 }

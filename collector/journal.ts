@@ -109,11 +109,11 @@ export const openJournal = async (folder: string, fsync: boolean, log: Logger): 
       dropped: (group) => end(group, { dropped: group.number }),
       close: async () => {
         await lines.handle.close()
-        await release()
+        release()
       },
     }
   } catch (error) {
-    await release()
+    release()
     throw error
   }
 }

@@ -1,7 +1,7 @@
 // The writer and its journal on the real engine: what arrives together is stored together, once, whatever fails in between.
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
-import { appendFile, mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { appendFile, cp, mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { openEngine } from '../collector/engine.ts'
@@ -105,14 +105,15 @@ describe('the writer', () => {
     const stored = await begin('crash-group-1', named('crash-a', 3))
     await store.insertFile(stored.table, journal.fileOf(stored), stored.format, stored.token)
     await begin('crash-group-2', named('crash-b', 3))
-    // A process that is killed closes nothing; only its number would still be taken here, because it is this one.
-    await writeFile(join(path, 'owner'), '999999999 1')
-    const writer = await open(path)
+    // A process that is killed leaves its files and takes its lock along; here it is this one, so its files go elsewhere.
+    const left = journalFolder()
+    await cp(path, left, { recursive: true })
+    const writer = await open(left)
     assert.deepEqual(writer.recovered, { groups: 2, setAside: 0 })
     assert.deepEqual(await rowsNamed('crash'), once([...named('crash-a', 3), ...named('crash-b', 3)]))
     await Promise.all([...named('crash-b', 3), ...named('crash-a', 3)].map((token) => writer.write(write(token))))
     assert.deepEqual(await rowsNamed('crash'), once([...named('crash-a', 3), ...named('crash-b', 3)]))
-    assert.deepEqual((await readdir(path)).sort(), ['log', 'owner'])
+    assert.deepEqual((await readdir(left)).sort(), ['lock', 'log', 'owner'])
     await writer.close()
     await journal.close()
   })
@@ -132,7 +133,7 @@ describe('the writer', () => {
     const writer = await open(path)
     assert.deepEqual(writer.recovered, { groups: 1, setAside: 2 })
     const left = (await readdir(path)).sort()
-    assert.deepEqual(left, ['1.rows.damaged', 'log', 'log.10.damaged', 'owner'])
+    assert.deepEqual(left, ['1.rows.damaged', 'lock', 'log', 'log.10.damaged', 'owner'])
     await writer.write(write('torn-a'))
     assert.deepEqual(await rowsNamed('torn'), once(['torn-a', 'torn-b']))
     await writer.close()
@@ -196,7 +197,7 @@ describe('the writer', () => {
     } finally {
       limitFiles('unlimited')
     }
-    assert.deepEqual((await readdir(path)).sort(), ['log', 'owner'])
+    assert.deepEqual((await readdir(path)).sort(), ['lock', 'log', 'owner'])
     await writer.write(write('full-0'))
     assert.deepEqual(await rowsNamed('full'), once(['full-0']))
     await writer.close()

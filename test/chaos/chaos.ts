@@ -19,6 +19,7 @@ const paceMs = 3_000
 /** The outage that the promise names, once in a run that is long enough for it. */
 const longOutageMs = 600_000
 const longRunMinutes = 40
+const longPauseMs = 250
 const failureExitCode = 1
 
 /** Plays one scenario on a stage, lets its clients finish, and judges. What goes wrong on the way is a failure, too. */
@@ -26,7 +27,8 @@ export const playRound = async (stage: Stage, scenario: Scenario, seed: number, 
   const { load } = stage
   const before = load.decisions.length
   try {
-    load.start()
+    // At full speed minutes of an outage are more than any spool holds, and what a full one does is another scenario.
+    load.start(ms >= longOutageMs ? longPauseMs : undefined)
     await sleep(calmMs)
     await scenario.play(stage, chanceOf(seed), ms)
     await sleep(calmMs)

@@ -3,7 +3,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 
 const lanesMax = 4
-const pauseMs = 8
+const pauseMsUsual = 8
 /** Where nobody answers, there is no hurry. */
 const refusedPauseMs = 50
 const answerMsMax = 30_000
@@ -27,7 +27,8 @@ export type Acknowledged = {
 export type Load = {
   readonly decisions: Acknowledged[]
   readonly feedback: Acknowledged[]
-  readonly start: () => void
+  /** `pauseMs` is how long each client thinks after an answer. */
+  readonly start: (pauseMs?: number) => void
   /** Ends when the last answer is there. */
   readonly stop: () => Promise<void>
 }
@@ -61,7 +62,7 @@ export const openLoad = (runNow: () => Run | null): Load => {
     if (told?.status === 202) feedback.push({ id, run, atMs: performance.now() })
     return true
   }
-  const lane = async (number: number, running: { readonly stopping: boolean }): Promise<void> => {
+  const lane = async (number: number, pauseMs: number, running: { readonly stopping: boolean }): Promise<void> => {
     for (let n = 0; !running.stopping; n += 1) await sleep((await once(number, n)) ? pauseMs : refusedPauseMs)
   }
   let running: { stopping: boolean } = { stopping: true }
@@ -69,10 +70,10 @@ export const openLoad = (runNow: () => Run | null): Load => {
   return {
     decisions,
     feedback,
-    start: () => {
+    start: (pauseMs = pauseMsUsual) => {
       const begun = { stopping: false }
       running = begun
-      lanes = Array.from({ length: lanesMax }, (_, number) => lane(number, begun))
+      lanes = Array.from({ length: lanesMax }, (_, number) => lane(number, pauseMs, begun))
     },
     stop: async () => {
       running.stopping = true

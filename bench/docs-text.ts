@@ -40,33 +40,88 @@ export const benchText = (): string => {
   ].join('\n')
 }
 
-type Measured = Record<'rows' | 'candidates' | 'replicates' | 'wallS' | 'cpuS' | 'memoryMb', number> & {
+type Measured = Record<'rows' | 'candidates' | 'replicates' | 'wallS' | 'cpuS' | 'storeCpuS' | 'memoryMb', number> & {
   engine: string
+  selectWallS?: number
 }
 type ReplaySummary = { node: string; cores: number; date: string; rounds: number; measured: Measured[] }
 
 /** What `npm run bench:replay` found last. */
 export const replayBenchText = (): string => {
   const summary = JSON.parse(readFileSync(new URL('./replay.json', import.meta.url), 'utf8')) as ReplaySummary
-  const rows = summary.measured.map(({ engine, rows: count, candidates, replicates, wallS, cpuS, memoryMb }) => {
-    const perSecond = Math.round((count * candidates) / wallS / 1000) * 1000
-    const cpuUs = ((cpuS * 1e6) / (count * candidates)).toFixed(1)
-    const cells = [
-      count.toLocaleString('en-US'),
-      engine === 'sql' ? 'SQL' : `threads${replicates > 0 ? `, ${replicates.toLocaleString('en-US')} replicates` : ''}`,
-      `${wallS.toFixed(1)} s`,
-      perSecond.toLocaleString('en-US'),
-      `${cpuUs} µs`,
-      `${Math.round(memoryMb)} MB`,
-    ]
-    return `| ${cells.join(' | ')} |`
-  })
+  const rows = summary.measured.map(
+    ({ engine, rows: count, candidates, replicates, wallS, cpuS, storeCpuS, memoryMb }) => {
+      const perSecond = Math.round((count * candidates) / wallS / 1000) * 1000
+      const eachUs = (seconds: number): string => `${((seconds * 1e6) / (count * candidates)).toFixed(1)} µs`
+      const cells = [
+        count.toLocaleString('en-US'),
+        engine === 'sql'
+          ? 'SQL'
+          : `threads${replicates > 0 ? `, ${replicates.toLocaleString('en-US')} replicates` : ''}`,
+        `${wallS.toFixed(1)} s`,
+        perSecond.toLocaleString('en-US'),
+        eachUs(cpuS),
+        eachUs(storeCpuS),
+        `${Math.round(memoryMb)} MB`,
+      ]
+      return `| ${cells.join(' | ')} |`
+    },
+  )
+  const compared = summary.measured.flatMap(({ rows: count, candidates, wallS, selectWallS }) =>
+    selectWallS === undefined
+      ? []
+      : [
+          `${(wallS / selectWallS).toFixed(0)} times as long (${(wallS / selectWallS / candidates).toFixed(1)} a candidate) over ${count.toLocaleString('en-US')} rows`,
+        ],
+  )
   return [
     `From ClickHouse to the verdict, ${summary.measured[0]?.candidates ?? 0} candidates at once, each row also decided again by its own policy for proof (${summary.cores} cores shared with the store,`,
-    `median of ${summary.rounds} runs, one run beyond a million, ${summary.node}, ${summary.date}, \`npm run bench:replay\`; CPU and memory are those of the replaying process).`,
+    `median of ${summary.rounds} runs, one run beyond a million, ${summary.node}, ${summary.date}, \`npm run bench:replay\`; memory is that of the replaying process).`,
     '',
-    '| rows | how | time | decisions/s | CPU per decision | memory |',
-    '|---|---|---|---|---|---|',
+    '| rows | how | time | decisions/s | CPU per decision | of the store | memory |',
+    '|---|---|---|---|---|---|---|',
     ...rows,
+    '',
+    `A plain \`SELECT\` that sums the same columns takes a fraction of that: a whole replay by SQL takes ${compared.join(', ')}.`,
+  ].join('\n')
+}
+
+type Rate = Record<'spansPerSecond' | 'cpuMicrosPerSpan', number>
+type CollectorSummary = {
+  readonly node: string
+  readonly cores: number
+  readonly date: string
+  readonly fsync: boolean
+  readonly results: readonly ({ readonly kind: 'plain' | 'decision'; readonly batch: number } & Readonly<
+    Record<'json' | 'protobuf' | 'bare' | 'bareLarge', Rate>
+  >)[]
+  readonly soak: Rate & {
+    readonly minutes: number
+    readonly batch: number
+    readonly largestMb: readonly [number, number]
+  }
+}
+
+const kindNames = { plain: 'forty attributes', decision: 'a decision' }
+
+/** What `npm run bench:collector` found last, over batches and over minutes. */
+export const collectorBenchText = (): string => {
+  const summary = JSON.parse(readFileSync(new URL('./collector.json', import.meta.url), 'utf8')) as CollectorSummary
+  const us = ({ cpuMicrosPerSpan }: Rate): string => `${cpuMicrosPerSpan.toFixed(0)} µs`
+  const thousands = (rate: number): string => (Math.round(rate / 100) * 100).toLocaleString('en-US')
+  const rows = summary.results.map(
+    ({ kind, batch, json, protobuf, bare, bareLarge }) =>
+      `| ${kindNames[kind]} | ${batch.toLocaleString('en-US')} | ${us(json)} | ${us(protobuf)} | ${us(bare)} | ${us(bareLarge)} | ${thousands(json.spansPerSecond)} |`,
+  )
+  const { minutes, spansPerSecond, largestMb, batch } = summary.soak
+  return [
+    `CPU per span of the whole collector, from the bytes of a request to rows in \`otel_traces\` and all views, ${summary.fsync ? 'flushed to disk, ' : ''}beside the same rows as JSONEachRow handed to`,
+    `the engine directly, one insert a batch and 10,000 rows an insert (${summary.cores} cores shared with the senders, ${summary.node}, ${summary.date}, \`npm run bench:collector\`).`,
+    '',
+    '| span | batch | JSON | protobuf | bare, same batch | bare, 10,000 | spans/s (JSON) |',
+    '|---|---|---|---|---|---|---|',
+    ...rows,
+    '',
+    `Kept busy for ${minutes} minutes with batches of ${batch}: ${thousands(spansPerSecond)} spans/s, at most ${largestMb[0]} MB in the first half and ${largestMb[1]} MB in the second.`,
   ].join('\n')
 }

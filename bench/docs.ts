@@ -1,8 +1,8 @@
 // `npm run docs`: writes what was measured into the README, between its markers — the benchmark's figures from
-// bench/router.json and bench/replay.json, and what the demo prints when it is run now. Nobody copies a number by hand.
+// bench/router.json, bench/replay.json and bench/collector.json, and what the demo prints when it is run now. Nobody copies a number by hand.
 import { spawnSync } from 'node:child_process'
 import { readFileSync, writeFileSync } from 'node:fs'
-import { benchText, replayBenchText } from './docs-text.ts'
+import { benchText, collectorBenchText, replayBenchText } from './docs-text.ts'
 
 const readme = new URL('../README.md', import.meta.url)
 const demoMsMax = 300_000
@@ -21,4 +21,5 @@ let text = readFileSync(readme, 'utf8')
 text = between(text, 'demo', `\`\`\`\n${shown.trim()}\n\`\`\``)
 text = between(text, 'bench', benchText())
 text = between(text, 'replay-bench', replayBenchText())
+text = between(text, 'collector-bench', collectorBenchText())
 writeFileSync(readme, text)

@@ -4,7 +4,8 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
-import { availableParallelism, cpus } from 'node:os'
+import { availableParallelism, cpus, tmpdir } from 'node:os'
+import { join } from 'node:path'
 import type { Readable } from 'node:stream'
 import { fileURLToPath } from 'node:url'
 import { openSource } from '../replay/read/source.ts'
@@ -68,7 +69,9 @@ const measure = async (url: string, to: string, withReplicates: number, engine: 
 const script = fileURLToPath(import.meta.url)
 
 const outputOf = async (args: readonly string[]): Promise<string> => {
-  const child = spawn(process.execPath, [script, ...args], { stdio: ['ignore', 'pipe', 'inherit'] })
+  // As the command does, which keeps what was compiled.
+  const env = { ...process.env, NODE_COMPILE_CACHE: join(tmpdir(), 'signalbox-bench-compiled') }
+  const child = spawn(process.execPath, [script, ...args], { stdio: ['ignore', 'pipe', 'inherit'], env })
   let text = ''
   child.stdout.setEncoding('utf8').on('data', (part: string) => {
     text += part

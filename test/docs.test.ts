@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { existsSync, readFileSync } from 'node:fs'
 import { test } from 'node:test'
-import { benchText, replayBenchText } from '../bench/docs-text.ts'
+import { benchText, collectorBenchText, replayBenchText } from '../bench/docs-text.ts'
 import { phases } from '../router/policy/attributes.ts'
 import { parsePolicy } from '../router/policy/policy.ts'
 import { snapshotTypes } from '../router/snapshot.ts'
@@ -13,7 +13,8 @@ const readme = read('README.md')
 const architecture = read('ARCHITECTURE.md')
 
 test('the README’s figures are those that the benchmarks measured last', () => {
-  for (const text of [benchText(), replayBenchText()]) assert.ok(readme.includes(text), 'npm run docs writes them')
+  for (const text of [benchText(), replayBenchText(), collectorBenchText()])
+    assert.ok(readme.includes(text), 'npm run docs writes them')
 })
 
 test('every script that the documents name is in package.json, and every file is there', () => {

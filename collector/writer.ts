@@ -1,7 +1,8 @@
-// The one that writes: batches that arrive while an insert is running go together in the next, so that many small requests
-// cost what a few large ones do, and a lone one waits for nobody. A group is written to the journal before it is inserted
+// The one that writes: batches that arrive while an insert is running, or right after one another, go together in the next, so that
+// many small requests cost what a few large ones do, and a lone one waits for nobody. A group is written to the journal before it is inserted
 // and answered after; one whose insert failed may be stored all the same, so it is tried again, as it was, before all else.
 import { createHash } from 'node:crypto'
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import { HttpError } from './http.ts'
 import { type Group, type Journal, openJournal } from './journal.ts'
@@ -10,6 +11,9 @@ import { type RowsFormat, type Store, wasNotRead } from './store.ts'
 /** Rows and bytes at which a group is full; one batch alone may exceed them. */
 const groupRowsMax = 10_000
 const groupBytesMax = 32 * 1024 * 1024
+/** Where several send at once, a group waits for more as long as they keep coming, but no longer than this. */
+const quietMs = 20
+const gatherMsMax = 1_000
 /** Bytes of rows waiting in memory, and hence of one batch; more are answered 503. */
 export const batchBytesMax = 128 * 1024 * 1024
 
@@ -74,6 +78,8 @@ class WriteQueue {
   readonly #begun: Begun[] = []
   #waiting: Member[] = []
   #waitingBytes = 0
+  /** Whether several sent the last group, and so will send the next. */
+  #isCrowded = false
   #running: Promise<void> | null = null
 
   constructor(store: Store, journal: Journal, log: Logger) {
@@ -122,7 +128,10 @@ class WriteQueue {
   async #run(): Promise<void> {
     try {
       while (this.#begun.length > 0 || this.#waiting.length > 0) {
-        if (this.#begun.length === 0) await this.#begin()
+        if (this.#begun.length === 0) {
+          await this.#gather()
+          await this.#begin()
+        }
         await this.#insert(this.#begun[0] as Begun)
       }
     } catch (error) {
@@ -136,8 +145,22 @@ class WriteQueue {
     }
   }
 
+  /** An insert costs as much as two thousand of its rows do, so under load it should have many; a lone sender waits for nobody. */
+  async #gather(): Promise<void> {
+    if (!this.#isCrowded && this.#waiting.length < 2) return
+    const endMs = performance.now() + gatherMsMax
+    let before = 0
+    while (this.#waiting.length > before && performance.now() < endMs) {
+      if (this.#waiting.reduce((sum, { count }) => sum + count, 0) >= groupRowsMax) return
+      if (this.#waitingBytes >= groupBytesMax) return
+      before = this.#waiting.length
+      await sleep(quietMs)
+    }
+  }
+
   async #begin(): Promise<void> {
     const of = this.#take()
+    this.#isCrowded = of.length > 1
     try {
       const { table, format } = of[0] as Member
       const members = of.map(({ token }) => token)

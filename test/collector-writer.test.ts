@@ -4,6 +4,7 @@ import { spawnSync } from 'node:child_process'
 import { appendFile, cp, mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { openEngine } from '../collector/engine.ts'
 import { openJournal } from '../collector/journal.ts'
 import { migrate } from '../collector/migrate.ts'
@@ -48,16 +49,21 @@ const named = (prefix: string, count: number): string[] => Array.from({ length: 
 describe('the writer', () => {
   test('stores a lone batch at once, and batches that come while an insert runs together in the next', async () => {
     let inserts = 0
+    const { promise: begun, resolve: begin } = Promise.withResolvers<void>()
     const counting: Store = {
       ...store,
       insertFile: (...insertion) => {
         inserts += 1
+        begin()
         return store.insertFile(...insertion)
       },
     }
     const writer = await open(journalFolder(), counting)
     const tokens = named('together', 200)
-    await Promise.all(tokens.map((token) => writer.write(write(token))))
+    const [lone, ...others] = tokens
+    const first = writer.write(write(lone as string))
+    await begun
+    await Promise.all([first, ...others.map((token) => writer.write(write(token)))])
     assert.equal(inserts, 2, 'the first by itself, the others together')
     assert.deepEqual(await rowsNamed('together'), once(tokens))
     await writer.close()
@@ -78,7 +84,32 @@ describe('the writer', () => {
     const elsewhere = { ...write('groups-f'), table: 'otel.other' }
     await Promise.all([write('groups-a'), ...others, elsewhere].map(writer.write))
     const traces = 'otel.otel_traces JSONEachRow'
-    assert.deepEqual(groups, [traces, traces, traces, 'otel.other JSONEachRow'])
+    assert.deepEqual(groups, [traces, traces, 'otel.other JSONEachRow'])
+    await writer.close()
+  })
+
+  test('waits under load for batches that follow one another closely, and never for long', async () => {
+    let inserts = 0
+    const counting: Store = {
+      ...store,
+      insertFile: (...insertion) => {
+        inserts += 1
+        return store.insertFile(...insertion)
+      },
+    }
+    const writer = await open(journalFolder(), counting)
+    const rounds = named('close', 5).map((round) => named(round, 20))
+    // Senders that send again as soon as they are answered, not all at once.
+    await Promise.all(
+      Array.from({ length: 20 }, async (_, sender) => {
+        for (const round of rounds) {
+          await sleep(sender % 5)
+          await writer.write(write(round[sender] as string))
+        }
+      }),
+    )
+    assert.ok(inserts <= 3 * rounds.length, `${inserts} inserts of 100 batches`)
+    assert.deepEqual(await rowsNamed('close'), once(rounds.flat()))
     await writer.close()
   })
 

@@ -266,8 +266,8 @@ const soak = async (minutes: number): Promise<void> => {
   const rate = await drive(collector, load, onSecond)
   print(shown(rate))
   const half = memoryMb.length >> 1
-  const largestMb = [memoryMb.slice(0, half), memoryMb.slice(half)].map((part) => Math.max(...part))
-  keep({ soak: { minutes, batch: load.batch, ...rate, largestMb, date: today() } })
+  const [firstHalfMb, secondHalfMb] = [memoryMb.slice(0, half), memoryMb.slice(half)].map((part) => Math.max(...part))
+  keep({ soak: { minutes, batch: load.batch, ...rate, firstHalfMb, secondHalfMb, date: today() } })
   await collector.stop()
 }
 
